@@ -1,0 +1,1 @@
+"""Backends: where proxy runs come from, installed as ``lawkit.backends``."""
