@@ -1,0 +1,21 @@
+"""Everything lawkit refuses is raised as one family of errors: what was wrong, where, and what to do next."""
+
+
+class LawkitError(Exception):
+    """Base of lawkit's errors; the command line shows its message and exits with 1."""
+
+
+class RunsError(LawkitError):
+    """A runs table that cannot be read or used."""
+
+
+class LawError(LawkitError):
+    """A law, a formula or parameter values that make no sense."""
+
+
+class FitError(LawkitError):
+    """A fit that cannot be done, or a fit folder that cannot be read or written."""
+
+
+class OptimizeError(LawkitError):
+    """A mixture problem or a design problem without an acceptable answer."""

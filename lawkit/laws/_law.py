@@ -1,0 +1,393 @@
+"""What a law is: one sympy expression, its parameters, and what it can do.
+
+Everything numeric (prediction, exact first and second derivatives) is generated from the expression by
+`lawkit.laws._function`; everything readable (LaTeX, text) is printed from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import sympy as sp
+from sympy.tensor.indexed import Idx, IndexedBase
+
+from lawkit.errors import LawError
+
+if TYPE_CHECKING:
+    from lawkit.laws._function import LawFunction
+
+#: n_params (non-embedding), n_tokens, and total unique tokens of the sources in use.
+N = sp.Symbol("N", positive=True)
+D = sp.Symbol("D", positive=True)
+U = sp.Symbol("U", positive=True)
+#: Geometric means of n_params and n_tokens over the runs fitted; 1 where a table has no such column.
+N_ref = sp.Symbol("N_ref", positive=True)
+D_ref = sp.Symbol("D_ref", positive=True)
+#: Mixture weights: h[j] under a sum over sources, h[own] for the source that is the domain's own.
+h = IndexedBase("h", positive=True)
+j = Idx("j")
+own = Idx("i")
+K = sp.Symbol("K", integer=True, positive=True)
+
+Support = Literal["positive", "real", "unit"]
+
+
+def scalars(names: str, real: bool = False) -> tuple[sp.Symbol, ...]:
+    """Symbols for scalar parameters, named as in the law's `parameters`."""
+    return tuple(sp.Symbol(n, **({"real": True} if real else {"positive": True})) for n in names.split())
+
+
+def vectors(names: str, real: bool = False) -> tuple[IndexedBase, ...]:
+    """Symbols for parameters with one element a source; write `k[j]` under a sum, `k[own]` outside."""
+    return tuple(IndexedBase(n, **({"real": True} if real else {"positive": True})) for n in names.split())
+
+
+def over_sources(summand: Any) -> sp.Expr:
+    """The sum of `summand`, an expression in `h[j]` and other elements `[j]`, over the sources.
+
+    It stays a sum, in print and in the generated code: 300 sources cost no more to compile than two.
+    """
+    return sp.Sum(summand, (j, 1, K))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """A normal prior on the unconstrained scale (log for positive, logit for unit, as is for real).
+
+    Attributes
+    ----------
+    mean, sd
+        Of the normal.
+    relative_to_loss
+        Adds the log of the domain's lowest observed loss to the mean (for asymptotes).
+    own
+        Added to the mean of the element that belongs to the domain's own source.
+    common_sd
+        Standard deviation of an offset shared by all elements of a vector.
+    """
+
+    mean: float = 0.0
+    sd: float = 1.0
+    relative_to_loss: bool = False
+    own: float = 0.0
+    common_sd: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A named parameter of a law.
+
+    Attributes
+    ----------
+    name
+        As in the expression.
+    support
+        'positive', 'real' or 'unit' (the open interval 0..1).
+    per_source
+        One element a source rather than one number.
+    unit
+        For people.
+    start
+        Range of starting values on the natural scale; for a positive parameter of reference-point form
+        (see `reference`), of its value there. Unused where a parameter enters linearly: its starting
+        value is then solved for.
+    reference
+        For positive parameters, a factor in `N_ref`, `D_ref` and other parameters such that natural value =
+        factor x the number fitted. Left None it is derived for parameters that enter linearly, so that the
+        number fitted is the term's contribution at the geometric-mean scale.
+    prior
+        Used by laws that are fitted by maximum a posteriori.
+    """
+
+    name: str
+    support: Support = "positive"
+    per_source: bool = False
+    unit: str = ""
+    start: tuple[float, float] = (0.1, 1.0)
+    reference: sp.Expr | None = None
+    prior: Prior | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implicit:
+    """A quantity defined by `equation` = 0, monotone in `symbol` between `lower` and `upper`."""
+
+    symbol: sp.Symbol
+    equation: sp.Expr
+    lower: sp.Expr | float
+    upper: sp.Expr | float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a law is fitted by.
+
+    kind 'huber': Huber loss, threshold `delta`, on log predicted - log observed loss, no prior.
+    kind 'relative': squares of (predicted - observed) / observed. With `sigma` set, divided by it, and
+    the priors are added: a maximum a posteriori fit. `token_power` weights runs by n_tokens ** token_power (mean 1).
+    """
+
+    kind: Literal["huber", "relative"] = "huber"
+    delta: float = 1e-3
+    sigma: float | None = None
+    token_power: float = 0.0
+
+
+@dataclass(frozen=True)
+class PriorContext:
+    """What a prior may depend on: per fitted group, its lowest loss and own source; and the table's scales."""
+
+    lowest_loss: np.ndarray  # (B, E)
+    own: np.ndarray  # (B, E) source index, -1 for none
+    n_sources: int
+    n_model_sizes: int
+    n_scales: int
+
+
+class Law:
+    """Base of every law. A subclass sets the class attributes and is exported as one instance.
+
+    Attributes
+    ----------
+    name, title, citation
+        Registry name, readable name, and where it comes from (arXiv id).
+    parameters
+        In the order of the fitted vector.
+    loss
+        Expected loss in nats per token, a sympy expression in the parameters, `N`, `D`, `U`, `h[j]` under
+        `over_sources`, `h[own]`, the implicit symbol, `N_ref` and `D_ref`.
+    implicit
+        A quantity that `loss` uses but that has no closed form.
+    coupled
+        True when one parameter set serves all domains (vectors then run over sources = domains).
+    convex_in_weights
+        True when the loss is convex in the weights for all admissible parameters; tests hold it to that.
+    form
+        Name of the convex program in `lawkit.mixture` that finds its optimum, or None.
+    weight_floor
+        Weights below it are read as it (a law may be infinite at zero).
+    objective
+        How it is fitted unless the user says otherwise.
+    starts
+        How many starting points the fit tries.
+    """
+
+    name: ClassVar[str] = ""
+    title: str = ""
+    citation: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    loss: sp.Expr = sp.Integer(0)
+    implicit: Implicit | None = None
+    coupled: bool = False
+    convex_in_weights: bool = False
+    form: str | None = None
+    weight_floor: float = 1e-300
+    objective: Objective = Objective()
+    starts: int = 8
+
+    # ---- what the expression says of itself -------------------------------------------------------------
+
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        """Which inputs it needs: a subset of {'n_params', 'n_tokens', 'unique', 'weights'}."""
+        found = self.loss.free_symbols | (self.implicit.equation.free_symbols if self.implicit else set())
+        names = {str(s) for s in found}
+        out = {c for s, c in (("N", "n_params"), ("D", "n_tokens"), ("U", "unique")) if s in names}
+        return frozenset(out | ({"weights"} if "h" in names else set()))
+
+    @cached_property
+    def needs_own_source(self) -> bool:
+        """True when a domain must be one of the sources (`h[own]` or `b[own]` appears)."""
+        return own in self.loss.atoms(Idx)
+
+    @cached_property
+    def linear(self) -> tuple[str, ...]:
+        """Scalar parameters in which the loss is jointly linear: solved for, not searched."""
+        if self.implicit is not None:
+            return ()
+        chosen: list[sp.Symbol] = []
+        for p in self.parameters:
+            if p.per_source or p.support == "unit":
+                continue
+            symbol = self._symbol(p)
+            slope = sp.diff(self.loss, symbol)
+            if slope != 0 and not slope.has(symbol, *chosen):
+                chosen.append(symbol)
+        return tuple(s.name for s in chosen)
+
+    def _symbol(self, p: Parameter) -> Any:
+        for s in self.loss.free_symbols | (self.implicit.equation.free_symbols if self.implicit else set()):
+            if s.name == p.name and isinstance(s, sp.Symbol):  # an IndexedBase's label is a Symbol too
+                return s
+        raise LawError(f"law {self.name!r} declares a parameter {p.name!r} that its expression does not use")
+
+    @cached_property
+    def references(self) -> dict[str, sp.Expr]:
+        """Factor between each positive scalar parameter and the number fitted for it."""
+        out: dict[str, sp.Expr] = {}
+        for p in self.parameters:
+            if p.reference is not None:
+                out[p.name] = p.reference
+            elif p.name in self.linear and p.support == "positive":
+                slope = sp.diff(self.loss, self._symbol(p))
+                if slope.has(sp.Sum) or slope.has(h) or slope.has(U):
+                    continue
+                factor = 1 / slope.subs({N: N_ref, D: D_ref})
+                if factor != 1:
+                    out[p.name] = factor
+        return out
+
+    # ---- layout of the parameter vector -----------------------------------------------------------------
+
+    def layout(self, n_sources: int) -> dict[str, slice]:
+        """Where each parameter's elements are in the fitted vector."""
+        out, at = {}, 0
+        for p in self.parameters:
+            size = n_sources if p.per_source else 1
+            out[p.name] = slice(at, at + size)
+            at += size
+        return out
+
+    def n_parameters(self, n_sources: int) -> int:
+        """Length P of the fitted vector (for a coupled law, shared by all domains)."""
+        return sum(n_sources if p.per_source else 1 for p in self.parameters)
+
+    def natural(self, z: np.ndarray, n_ref: float = 1.0, d_ref: float = 1.0) -> dict[str, Any]:
+        """Natural parameter values from one fitted vector z (P,): floats, and arrays (K,) for vectors."""
+        scalar_count = sum(not p.per_source for p in self.parameters)
+        n_vectors = len(self.parameters) - scalar_count
+        n_sources = (len(z) - scalar_count) // n_vectors if n_vectors else 0
+        where = self.layout(n_sources)
+        values: dict[str, Any] = {}
+        for p in self.parameters:
+            part = np.asarray(z[where[p.name]], float)
+            moved = _TO_NATURAL[p.support](part)
+            values[p.name] = moved if p.per_source else float(moved[0])
+        for name, factor in self.references.items():
+            values[name] *= _evaluate(factor, values, n_ref, d_ref)
+        return values
+
+    def unconstrained(self, values: dict[str, Any], n_ref: float = 1.0, d_ref: float = 1.0) -> np.ndarray:
+        """The fitted vector z (P,) for natural values; the inverse of `natural`.
+
+        Raises
+        ------
+        LawError
+            For a missing, unknown or inadmissible value.
+        """
+        names = [p.name for p in self.parameters]
+        if set(values) != set(names):
+            raise LawError(
+                f"law {self.name!r} takes the parameters {', '.join(names)}; "
+                f"missing {sorted(set(names) - set(values))}, unknown {sorted(set(values) - set(names))}"
+            )
+        parts = []
+        for p in self.parameters:
+            value = np.atleast_1d(np.asarray(values[p.name], float))
+            if p.name in self.references:
+                value = value / _evaluate(self.references[p.name], values, n_ref, d_ref)
+            with np.errstate(all="ignore"):
+                part = _TO_UNCONSTRAINED[p.support](value)
+            if np.isnan(part).any() or (p.support == "positive" and (value < 0).any()):
+                raise LawError(f"parameter {p.name} of law {self.name!r} must be {p.support}, got {values[p.name]}")
+            parts.append(np.clip(part, -700.0, 700.0))  # a published 0.0 for a positive parameter stays finite
+        return np.concatenate(parts)
+
+    # ---- priors and starts ------------------------------------------------------------------------------
+
+    def prior(self, context: PriorContext) -> tuple[np.ndarray, np.ndarray]:
+        """Prior mean (B, P) and covariance (P, P) on the unconstrained scale.
+
+        Parameters without a prior get a flat one (standard deviation 100).
+        """
+        where = self.layout(context.n_sources)
+        size = self.n_parameters(context.n_sources)
+        mean, covariance = np.zeros((len(context.own), size)), np.eye(size) * 1e4
+        for p in self.parameters:
+            if p.prior is None:
+                continue
+            part = where[p.name]
+            width = part.stop - part.start
+            mean[:, part] = p.prior.mean
+            if p.prior.relative_to_loss:
+                mean[:, part] += np.log(context.lowest_loss[:, : (width if self.coupled else 1)])
+            covariance[part, part] = np.eye(width) * p.prior.sd**2 + p.prior.common_sd**2
+            if p.prior.own and p.per_source and not self.coupled:
+                for b, source in enumerate(context.own[:, 0]):
+                    if source >= 0:
+                        mean[b, part.start + source] += p.prior.own
+        return mean, covariance
+
+    def draw_starts(self, rng: np.random.Generator, context: PriorContext, count: int) -> np.ndarray:
+        """Starting vectors (B, count, P): uniform over each `start` range on the unconstrained scale.
+
+        Laws with priors start around the prior mean instead, the first start exactly there.
+        """
+        n_groups = len(context.own)
+        where = self.layout(context.n_sources)
+        z = np.empty((n_groups, count, self.n_parameters(context.n_sources)))
+        mean = self.prior(context)[0] if any(p.prior for p in self.parameters) else None
+        for p in self.parameters:
+            part = where[p.name]
+            shape = (n_groups, count, part.stop - part.start)
+            if p.prior is not None and mean is not None:
+                spread = rng.normal(0.0, min(0.3, p.prior.sd), shape)
+                spread[:, 0] = 0.0
+                z[..., part] = mean[:, None, part] + spread
+            else:
+                low, high = _TO_UNCONSTRAINED[p.support](np.array(p.start, float))
+                z[..., part] = rng.uniform(low, high, shape)
+        return z
+
+    # ---- numerics and print -----------------------------------------------------------------------------
+
+    @cached_property
+    def function(self) -> LawFunction:
+        """Compiled prediction and exact derivatives (compiled on first use, kept)."""
+        from lawkit.laws._function import LawFunction
+
+        return LawFunction(self)
+
+    def latex(self) -> str:
+        """The loss as LaTeX, with the defining equation of an implicit quantity below it."""
+        out = r"L = " + sp.latex(self.loss)
+        if self.implicit is not None:
+            out += r",\quad " + sp.latex(self.implicit.equation) + " = 0"
+        return out
+
+    def text(self) -> str:
+        """The loss on one line of plain text."""
+        out = "L = " + _plain(self.loss)
+        if self.implicit is not None:
+            out += f",  with {self.implicit.symbol} solving {_plain(self.implicit.equation)} = 0"
+        return out
+
+    def __repr__(self) -> str:
+        return f"<law {self.name}>"
+
+
+class _PlainPrinter(sp.printing.str.StrPrinter):
+    """`sum_j(k[j]*h[j])` instead of sympy's Sum notation."""
+
+    def _print_Sum(self, expr: sp.Sum) -> str:
+        return f"sum_j({self._print(expr.function)})"
+
+
+def _plain(expr: sp.Expr) -> str:
+    return _PlainPrinter().doprint(expr)
+
+
+def _logit(p: np.ndarray) -> np.ndarray:
+    return np.log(p) - np.log1p(-p)
+
+
+_TO_NATURAL = {"positive": np.exp, "real": np.asarray, "unit": lambda z: 1 / (1 + np.exp(-z))}
+_TO_UNCONSTRAINED = {"positive": np.log, "real": np.asarray, "unit": _logit}
+
+
+def _evaluate(factor: sp.Expr, values: dict[str, Any], n_ref: float, d_ref: float) -> float:
+    subs = {s: values[s.name] for s in factor.free_symbols if s.name in values}
+    return float(factor.subs({**subs, N_ref: n_ref, D_ref: d_ref}))
