@@ -1,0 +1,83 @@
+# make demo            set up .venv, run the main job on the figures that ship with lawkit
+# make demo RUNS=t.csv the same job on your own runs table
+# make test            set up .venv, run the whole suite
+# make check           lint, types, generated documentation up to date
+# make docs            write docs/cli.md from the commands' own help
+# make clean           remove what setup and runs left in the tree
+
+# The first Python on the path that runs and is new enough; override with PYTHON=...
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# What `make demo RUNS=...` writes, and the scale it optimises for.
+OUT ?= out
+N_PARAMS ?= 7B
+N_TOKENS ?= 1T
+BUDGET ?= 1e20
+
+# An environment is set up again when pyproject.toml changes or the clone moves:
+# the stamp's name carries a checksum of both.
+STAMP := $(VENV)/.lawkit-$(shell { cat pyproject.toml; echo "$(CURDIR)"; } | cksum | cut -d' ' -f1)
+
+# More threads than cores make small matrices slower, not faster.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-core check docs clean
+.DELETE_ON_ERROR:
+
+ifdef RUNS
+demo: $(STAMP)-base
+	@mkdir -p "$(OUT)"
+	@printf '\n== check\n'
+	@$(BIN)/lawkit runs check "$(RUNS)"
+	@printf '\n== fit\n'
+	@$(BIN)/lawkit fit "$(RUNS)" -o "$(OUT)/fit"
+	@printf '\n== the best mixture at $(N_PARAMS) parameters and $(N_TOKENS) tokens\n'
+	@$(BIN)/lawkit optimize-mixture "$(OUT)/fit" --n-params $(N_PARAMS) --n-tokens $(N_TOKENS)
+	@printf '\n== the next proxy runs, for $(BUDGET) flops\n'
+	@$(BIN)/lawkit propose-runs "$(OUT)/fit" --n-params $(N_PARAMS) --n-tokens $(N_TOKENS) \
+		--budget $(BUDGET) -o "$(OUT)/proposed.csv"
+else
+demo: $(STAMP)-base
+	@$(BIN)/python -m lawkit.studies.kang2025
+endif
+
+test: $(STAMP)-test
+	@$(BIN)/python -m pytest -q
+
+# The law core alone: what CI also runs on a second Python.
+test-core: $(STAMP)-test
+	@$(BIN)/python -m pytest -q -m "not slow" $(CORE)
+
+CORE := tests/test_cli.py tests/test_packaging.py $(wildcard tests/test_law*.py tests/test_fit*.py)
+
+check: $(STAMP)-dev .types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/pyright --pythonpath "$(BIN)/python"
+	@$(BIN)/python -m lawkit.cli._docs --check docs/cli.md
+
+docs: $(STAMP)-base
+	@$(BIN)/python -m lawkit.cli._docs docs/cli.md
+
+clean:
+	rm -rf .venv .types out build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# base: what lawkit needs; test: and what the suite needs; dev: and the checkers.
+$(STAMP)-%:
+	@test -n "$(PYTHON)" || { echo "lawkit needs Python 3.11 or newer; name one with make PYTHON=..." >&2; exit 1; }
+	@echo "Setting up $(VENV) ($*; once, about a minute) ..." >&2
+	@"$(BIN)/python" -c '' 2>/dev/null || $(PYTHON) -m venv --clear "$(VENV)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.$(if $(filter-out base,$*),[$*])'
+	@touch $@
+
+# Type checkers do not follow the mapping of backends/ to lawkit.backends; they
+# look here first, where links put each folder in its installed place.
+.types: pyproject.toml
+	@rm -rf .types && mkdir -p .types/lawkit
+	@ln -s ../../lawkit/* .types/lawkit/
+	@ln -s ../../backends ../../generators ../../studies .types/lawkit/
+	@touch .types
