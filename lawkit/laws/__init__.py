@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BUILTIN: tuple[tuple[str, str, str], ...] = (
     ("chinchilla", "chinchilla", "chinchilla"),
     ("transfer", "transfer", "transfer"),
+    ("transfer-plain", "transfer", "transfer_plain"),
+    ("transfer-linear", "transfer", "transfer_linear"),
 )
 
 

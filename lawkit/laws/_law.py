@@ -338,9 +338,15 @@ class Law:
                 spread[:, 0] = 0.0
                 z[..., part] = mean[:, None, part] + spread
             else:
-                low, high = _TO_UNCONSTRAINED[p.support](np.array(p.start, float))
+                low, high = self.unconstrained_range(p)
                 z[..., part] = rng.uniform(low, high, shape)
         return z
+
+    @staticmethod
+    def unconstrained_range(p: Parameter) -> tuple[float, float]:
+        """A parameter's `start` range on the unconstrained scale."""
+        low, high = _TO_UNCONSTRAINED[p.support](np.array(p.start, float))
+        return float(low), float(high)
 
     # ---- numerics and print -----------------------------------------------------------------------------
 

@@ -1,0 +1,201 @@
+"""Batched damped Gauss-Newton (Levenberg-Marquardt) and Newton: many fits, from many starts, at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lawkit.laws._function import Inputs, LawFunction
+from lawkit.laws._law import Objective
+
+#: Derivative arrays of one batch stay under this many numbers (8 bytes each).
+_CHUNK = 2e7
+#: Up to this many parameters the exact Hessian is cheaper than the iterations it saves.
+_NEWTON_UP_TO = 12
+
+
+@dataclass(frozen=True)
+class Target:
+    """What G groups are fitted to (a group is a domain, or all domains of a coupled law).
+
+    Attributes
+    ----------
+    losses
+        (G, n, E) observed, 1 where masked.
+    cell_weights
+        (G, n, E) weights, 0 where masked.
+    prior_mean, prior_root
+        (G, P), and R (P, P) with R'R the prior precision; None without priors.
+    """
+
+    losses: np.ndarray
+    cell_weights: np.ndarray
+    prior_mean: np.ndarray | None = None
+    prior_root: np.ndarray | None = None
+
+
+def residuals(predicted: np.ndarray, observed: np.ndarray, kind: str) -> np.ndarray:
+    """Log residuals for 'huber', relative ones for 'relative'."""
+    return np.log(predicted / observed) if kind == "huber" else predicted / observed - 1.0
+
+
+class LeastSquares:
+    """The objective of `Target` under a law, for (B, P) vectors that belong to `groups` (B,).
+
+    Cost: sum of weight x rho(residual) + |R (z - mean)|^2, with rho Huber's function or the square,
+    divided by sigma^2 where the objective has a sigma.
+    """
+
+    def __init__(self, function: LawFunction, inputs: Inputs, target: Target, objective: Objective):
+        self.function, self.inputs, self.target, self.objective = function, inputs, target, objective
+        self._scale = 1.0 if objective.sigma is None else objective.sigma**-2 * (2.0 if objective.kind == "huber" else 1.0)
+
+    def cost(self, z: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """(B,) costs; infinity where the law is not finite."""
+        predicted = self.function.value(z, self.inputs.take(groups))
+        with np.errstate(all="ignore"):
+            r = residuals(predicted, self.target.losses[groups], self.objective.kind)
+            return self._total(r, z, groups)
+
+    def _total(self, r: np.ndarray, z: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        w = self.target.cell_weights[groups]
+        r = np.where(w > 0, r, 0.0)
+        if self.objective.kind == "huber":
+            size, delta = np.abs(r), self.objective.delta
+            rho = np.where(size <= delta, 0.5 * r * r, delta * (size - 0.5 * delta))
+        else:
+            rho = r * r
+        total = self._scale * (w * rho).sum((1, 2))
+        if self.target.prior_mean is not None:
+            total += (self._prior_residual(z, groups) ** 2).sum(-1)
+        return np.where(np.isfinite(total), total, np.inf)
+
+    def _prior_residual(self, z: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        assert self.target.prior_mean is not None
+        return (z - self.target.prior_mean[groups]) @ self.target.prior_root.T  # type: ignore[union-attr]
+
+    def expansion(self, z: np.ndarray, groups: np.ndarray, newton: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Half gradient (B, P), half Hessian (B, P, P) and its Gauss-Newton majorant, at z."""
+        x, y, w = self.inputs.take(groups), self.target.losses[groups], self.target.cell_weights[groups]
+        if newton:
+            predicted, slope, curve = self.function.hessian(z, x, ("params",))
+        else:
+            (predicted, slope), curve = self.function.jacobian(z, x, ("params",)), None
+        huber = self.objective.kind == "huber"
+        with np.errstate(all="ignore"):
+            r = residuals(predicted, y, self.objective.kind)
+            divisor = (predicted if huber else y)[..., None]
+            jac = slope / divisor
+            inside = np.abs(r) <= self.objective.delta
+            # Half derivatives of rho: psi = rho'/2, and the reweighting psi/r that majorises it.
+            psi = np.where(inside, r, np.sign(r) * self.objective.delta) / 2 if huber else r
+            reweight = np.where(inside, 1.0, self.objective.delta / np.abs(r)) / 2 if huber else np.ones_like(r)
+        live = w > 0
+        psi, reweight = (np.where(live, self._scale * w * v, 0.0) for v in (psi, reweight))
+        size = z.shape[1]
+        flat = jac.reshape(len(z), -1, size)
+        flat = np.where(live.reshape(len(z), -1, 1), flat, 0.0)
+        gradient = (psi.reshape(len(z), 1, -1) @ flat)[:, 0]
+        majorant = np.swapaxes(flat * reweight.reshape(len(z), -1, 1), 1, 2) @ flat
+        hessian = majorant
+        if curve is not None:
+            # Second derivatives of the residual; rho'' is 1/2 inside Huber's threshold and 0 outside.
+            inner = np.where(live & inside, self._scale * w / 2, 0.0) if huber else reweight
+            bend = np.where(live[..., None, None], curve / divisor[..., None], 0.0)
+            hessian = np.swapaxes(flat * inner.reshape(len(z), -1, 1), 1, 2) @ flat
+            hessian += np.einsum("bne,bnepq->bpq", psi, bend)
+            if huber:
+                hessian -= np.swapaxes(flat * psi.reshape(len(z), -1, 1), 1, 2) @ flat
+        if self.target.prior_mean is not None:
+            root = self.target.prior_root
+            gradient += self._prior_residual(z, groups) @ root
+            precision = root.T @ root  # type: ignore[union-attr]
+            majorant, hessian = majorant + precision, hessian + precision
+        return gradient, hessian, majorant
+
+
+def minimise(
+    problem: LeastSquares, z: np.ndarray, groups: np.ndarray, max_iterations: int = 300, tolerance: float = 1e-12
+) -> tuple[np.ndarray, np.ndarray]:
+    """Minimises from every start; each of the B fits has its own damping and stops by itself.
+
+    Parameters
+    ----------
+    z
+        (B, P) starts.
+    groups
+        (B,) group of each start.
+    max_iterations, tolerance
+        A fit stops after two successive steps that lower its cost by less than `tolerance`, relatively.
+
+    Returns
+    -------
+    z (B, P), cost (B,)
+    """
+    per_start = problem.target.losses[0].size * z.shape[1]
+    newton = problem.objective.kind == "huber" and z.shape[1] <= _NEWTON_UP_TO
+    size = max(1, int(_CHUNK / (per_start * (z.shape[1] if newton else 1))))
+    parts = [
+        _minimise(problem, z[at : at + size], groups[at : at + size], max_iterations, tolerance, newton)
+        for at in range(0, len(z), size)
+    ]
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def _minimise(
+    problem: LeastSquares, z: np.ndarray, groups: np.ndarray, max_iterations: int, tolerance: float, newton: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    z = z.copy()
+    cost = problem.cost(z, groups)
+    damping = np.full(len(z), 1e-3 if newton else 1e-2)
+    small = np.zeros(len(z), int)
+    active = np.isfinite(cost)
+    terms: list[np.ndarray] = [np.zeros(z.shape), np.zeros((*z.shape, z.shape[1])), np.zeros((*z.shape, z.shape[1]))]
+    stale = np.ones(len(z), bool)
+    for _ in range(max_iterations):
+        at = np.flatnonzero(active)
+        if not len(at):
+            break
+        fresh = at[stale[at]]
+        if len(fresh):
+            for kept, new in zip(terms, problem.expansion(z[fresh], groups[fresh], newton), strict=True):
+                kept[fresh] = new
+        gradient, hessian, majorant = (t[at] for t in terms)
+        step = _damped_step(gradient, hessian, majorant, damping[at], newton)
+        trial = z[at] - np.clip(step, -2.0, 2.0)  # a factor of e^2 in one step is far enough
+        trial_cost = problem.cost(trial, groups[at])
+        better = (trial_cost < cost[at]) & np.isfinite(trial).all(1)
+        gain = np.where(better, (cost[at] - trial_cost) / np.maximum(cost[at], 1e-300), 0.0)
+        stale[at] = better
+        z[at[better]], cost[at[better]] = trial[better], trial_cost[better]
+        damping[at] = np.where(better, np.maximum(damping[at] * 0.2, 1e-12), np.maximum(damping[at] * 6.0, 1e-8))
+        # A step so damped that it no longer helps is as good a sign of arrival as a small gain.
+        small[at] = np.where(better & (gain > tolerance), 0, small[at] + np.where(better, 1, 0))
+        active[at] = (small[at] < 2) & (damping[at] < 1e10)
+    return z, cost
+
+
+def _damped_step(
+    gradient: np.ndarray, hessian: np.ndarray, majorant: np.ndarray, damping: np.ndarray, newton: bool
+) -> np.ndarray:
+    """Steps (B, P): Marquardt's for Gauss-Newton; for Newton, the Hessian leaning on its majorant."""
+    size = gradient.shape[1]
+    diagonal = np.einsum("bpp->bp", majorant)
+    lift = np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True, initial=1e-300))
+    lam = damping[:, None, None]
+    if newton:
+        matrix = hessian + lam * majorant + (1e-3 * lam) * (lift[:, :, None] * np.eye(size))
+    else:
+        matrix = majorant + lam * (lift[:, :, None] * np.eye(size))
+    # Scaled to a unit diagonal first: columns differ by many orders of magnitude.
+    scale = 1 / np.sqrt(lift)
+    scaled = matrix * scale[:, :, None] * scale[:, None, :] + 1e-14 * np.eye(size)
+    try:
+        step = np.linalg.solve(scaled, (gradient * scale)[..., None])[..., 0] * scale
+    except np.linalg.LinAlgError:
+        step = np.stack([np.linalg.lstsq(m, g, rcond=None)[0] for m, g in zip(scaled, gradient * scale, strict=True)]) * scale
+    uphill = (step * gradient).sum(1) <= 0  # Newton's matrix was indefinite: lean on the majorant alone
+    if newton and uphill.any():
+        step[uphill] = _damped_step(gradient[uphill], hessian[uphill], majorant[uphill], damping[uphill], False)
+    return np.nan_to_num(step, posinf=0.0, neginf=0.0)

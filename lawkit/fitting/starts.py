@@ -1,0 +1,89 @@
+"""Starting points: draws or a grid over what is searched, with what enters linearly solved for (variable projection)."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from lawkit.fitting.solver import LeastSquares
+from lawkit.laws._law import Law, PriorContext
+
+#: Candidates per start where they are drawn at random, and per searched parameter where there are one or two.
+_DRAWS, _GRID = 16, 24
+
+
+def starting_points(problem: LeastSquares, law: Law, context: PriorContext, count: int, seed: int) -> np.ndarray:
+    """(G, count, P) starts: each the best of its own random share of the candidates.
+
+    So a start is good, and the starts still differ, which makes the fraction of them that end at the same
+    optimum worth reporting.
+    """
+    rng = np.random.default_rng(seed)
+    if any(p.prior for p in law.parameters):
+        return law.draw_starts(rng, context, count)
+    where = law.layout(context.n_sources)
+    searched = [p for p in law.parameters if p.name not in law.linear]
+    if 1 <= len(searched) <= 2 and not any(p.per_source for p in searched) and law.linear:
+        axes = []
+        for p in searched:
+            low, high = law.unconstrained_range(p)
+            axes.append(np.linspace(low, high, _GRID))
+        grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(searched))
+        candidates = np.zeros((len(context.own), len(grid), law.n_parameters(context.n_sources)))
+        for column, p in enumerate(searched):
+            candidates[..., where[p.name].start] = grid[:, column]
+    else:
+        candidates = law.draw_starts(rng, context, count * _DRAWS)
+    shares = rng.permutation(candidates.shape[1])[: candidates.shape[1] // count * count].reshape(count, -1)
+    out = np.empty((len(candidates), count, candidates.shape[2]))
+    for group, drawn in enumerate(candidates):
+        groups = np.full(len(drawn), group)
+        if law.linear:
+            drawn = _solve_linear(problem, law, drawn, group)
+        cost = problem.cost(drawn, groups)
+        for i, share in enumerate(shares):
+            out[group, i] = drawn[share[np.argmin(cost[share])]]
+    return out
+
+
+def _solve_linear(problem: LeastSquares, law: Law, z: np.ndarray, group: int) -> np.ndarray:
+    """Fills the linear parameters of each row of z (C, P) by least squares on relative residuals.
+
+    Non-negative where the parameter is positive: every subset of them is tried as the ones that are not zero.
+    """
+    n_sources = problem.inputs.weights.shape[1]
+    columns = np.array([law.layout(n_sources)[name].start for name in law.linear])
+    positive = np.array([p.support == "positive" for p in law.parameters if p.name in law.linear])
+    z = z.copy()
+    z[:, columns] = np.where(positive, 0.0, 1.0)  # log 1, or 1: the derivative is then the coefficient itself
+    groups = np.full(len(z), group)
+    value, slope = problem.function.jacobian(z, problem.inputs.take(groups), ("params",))
+    observed = problem.target.losses[group].ravel()
+    weight = np.sqrt(problem.target.cell_weights[group].ravel()) / observed
+    basis = slope.reshape(len(z), -1, z.shape[1])[..., columns]
+    rest = value.reshape(len(z), -1) - basis.sum(-1)
+    with np.errstate(all="ignore"):
+        design = np.nan_to_num(basis * weight[:, None], posinf=0.0, neginf=0.0)
+        wanted = np.nan_to_num((observed - rest) * weight, posinf=0.0, neginf=0.0)
+        size = np.sqrt((design**2).sum(1)) + 1e-300
+        design = design / size[:, None, :]
+    gram = np.swapaxes(design, 1, 2) @ design
+    moment = np.einsum("cnl,cn->cl", design, wanted)
+    best = np.full(len(z), np.inf)
+    solution = np.zeros((len(z), len(columns)))
+    for used in range(len(columns), 0, -1):
+        for subset in combinations(range(len(columns)), used):
+            s = list(subset)
+            a = np.linalg.solve(gram[:, s][:, :, s] + 1e-12 * np.eye(used), moment[:, s, None])[..., 0]
+            # |wanted - design a|^2 less the constant |wanted|^2, at the least-squares solution
+            misfit = -(a * moment[:, s]).sum(1)
+            take = ((a > 0) | ~positive[s]).all(1) & (misfit < best)
+            best = np.where(take, misfit, best)
+            filled = np.zeros_like(solution)
+            filled[:, s] = a
+            solution = np.where(take[:, None], filled, solution)
+    solution /= size
+    floor = 1e-4 * np.abs(wanted).mean(1, keepdims=True) / (np.abs(basis * weight[:, None]).mean(1) + 1e-300)
+    z[:, columns] = np.where(positive, np.log(np.maximum(solution, floor)), solution)
+    return np.clip(z, -300.0, 300.0)
