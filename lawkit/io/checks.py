@@ -1,0 +1,362 @@
+"""What is odd about a readable runs table: findings for `lawkit runs check`, warnings for a read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lawkit.io._cells import describe_rows
+
+if TYPE_CHECKING:
+    from lawkit.runs import Runs
+
+__all__ = ["Finding", "check_runs", "summarize_runs"]
+
+# The smallest ladders trained on a CPU start at about 25 thousand parameters and half a million tokens; sizes
+# below these bounds are therefore counts in thousands, millions or billions.
+FEWEST_PARAMS = 1e4
+FEWEST_TOKENS = 1e5
+# Published ladders run from .04 to a few thousand tokens a parameter.
+TOKENS_PER_PARAM = (0.005, 1e6)
+# A model that knows nothing scores ln(vocabulary), 12.4 for 250,000 words.
+HIGHEST_LOSS = 15.0
+COLLINEAR = 0.97
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know about a runs table.
+
+    Attributes
+    ----------
+    level : "warning" or "note"
+        A warning may spoil a fit; a note only describes.
+    code : str
+        Short stable name, such as "checkpoints".
+    message : str
+        What, where, and what to do.
+    rows : tuple of int
+        Data rows concerned, the first being 1; empty when the whole table is.
+    columns : tuple of str
+        Columns concerned.
+    """
+
+    level: Literal["warning", "note"]
+    code: str
+    message: str
+    rows: tuple[int, ...] = ()
+    columns: tuple[str, ...] = ()
+
+
+def check_runs(runs: Runs) -> list[Finding]:
+    """Look a runs table over.
+
+    Returns
+    -------
+    list of Finding
+        Warnings first, then notes.
+    """
+    found: list[Finding] = []
+    for check in (_count, _sizes, _units, _flops, _domains, _sources, _repeats, _checkpoints, _collinear):
+        found += check(runs)
+    return sorted(found, key=lambda finding: finding.level == "note")
+
+
+def _count(runs: Runs) -> Iterator[Finding]:
+    if len(runs) == 1:
+        yield Finding(
+            "warning", "one-run", "there is one run only; no law can be fitted to it.", (int(runs.rows[0]),)
+        )
+
+
+def _sizes(runs: Runs) -> Iterator[Finding]:
+    absent = [name for name in ("n_params", "n_tokens") if getattr(runs, name) is None]
+    if len(absent) == 2:
+        message = (
+            "no n_params and no n_tokens column: all runs are taken to share one scale, and only laws of the "
+        )
+        yield Finding(
+            "note", "one-scale", message + "mixture can be fitted.", columns=("n_params", "n_tokens")
+        )
+    elif absent:
+        message = f"no {absent[0]} column: all runs are taken to share one value of it, and only laws "
+        message += "without it can be fitted. Add the column if the runs differ or the law needs it."
+        yield Finding("warning", "missing-size", message, columns=(absent[0],))
+
+
+def _units(runs: Runs) -> Iterator[Finding]:
+    suspicious = False
+    for name, fewest, option in (
+        ("n_params", FEWEST_PARAMS, "--params-scale"),
+        ("n_tokens", FEWEST_TOKENS, "--tokens-scale"),
+    ):
+        values = getattr(runs, name)
+        if values is None:
+            continue
+        low = values < fewest
+        if low.all():
+            suspicious = True
+            span = (
+                f"{values.min():g}"
+                if values.min() == values.max()
+                else f"{values.min():g} to {values.max():g}"
+            )
+            yield Finding(
+                "warning",
+                "units",
+                f"{name} is {span}: it must be a plain count and looks like billions (or millions). "
+                f"Multiply the column by 1e9 (or 1e6): `lawkit runs import FILE {option} 1e9`.",
+                columns=(name,),
+            )
+        elif low.any() and values.max() / values[low].max() > 1e4:
+            suspicious = True
+            rows = runs.rows[low]
+            yield Finding(
+                "warning",
+                "mixed-units",
+                f"{name} is below {fewest:g} in {describe_rows(rows)} and up to {values.max():g} elsewhere: "
+                "the column mixes units. Write plain counts in every row.",
+                tuple(rows.tolist()),
+                (name,),
+            )
+    if runs.n_params is not None and runs.n_tokens is not None and not suspicious:
+        ratio = float(np.median(runs.n_tokens / runs.n_params))
+        if not TOKENS_PER_PARAM[0] <= ratio <= TOKENS_PER_PARAM[1]:
+            yield Finding(
+                "warning",
+                "units",
+                f"the runs saw {ratio:.3g} tokens a parameter (median): n_params and n_tokens may be in "
+                "different units. Both must be plain counts.",
+                columns=("n_params", "n_tokens"),
+            )
+
+
+def _flops(runs: Runs) -> Iterator[Finding]:
+    if runs.flops is None or runs.n_params is None or runs.n_tokens is None:
+        return
+    ratio = float(np.median(runs.flops / (6.0 * runs.n_params * runs.n_tokens)))
+    if not 0.2 <= ratio <= 20.0:
+        yield Finding(
+            "warning",
+            "flops",
+            f"flops is {ratio:.3g} times 6 n_params n_tokens (median): check the units of the three columns.",
+            columns=("flops", "n_params", "n_tokens"),
+        )
+
+
+def _domains(runs: Runs) -> Iterator[Finding]:
+    for e, domain in enumerate(runs.domains):
+        column = f"loss_{domain}"
+        losses = runs.losses[:, e]
+        seen = ~np.isnan(losses)
+        values = losses[seen]
+        if len(values) == 0:
+            yield Finding(
+                "warning", "no-losses", f"{column} has no losses; leave the domain out.", columns=(column,)
+            )
+        elif len(values) > 1 and values.min() == values.max():
+            message = (
+                f"{column} is {values[0]:g} in all {len(values)} runs that have it: nothing can be learned "
+            )
+            yield Finding(
+                "warning", "constant", message + "from it. Check the evaluation.", columns=(column,)
+            )
+        if len(values) and not seen.all():
+            rows = runs.rows[~seen]
+            message = f"{column} is missing in {len(rows)} of {len(runs)} runs ({describe_rows(rows)}), "
+            yield Finding(
+                "note", "missing", message + "which its fit leaves out.", tuple(rows.tolist()), (column,)
+            )
+        high = seen & (np.nan_to_num(losses) > HIGHEST_LOSS)
+        if high.any():
+            rows = runs.rows[high]
+            message = (
+                f"{column} is above {HIGHEST_LOSS:g} in {describe_rows(rows)} (up to {losses[high].max():g}):"
+            )
+            message += " losses must be nats per token, not perplexities; or the run diverged."
+            yield Finding("warning", "high-loss", message, tuple(rows.tolist()), (column,))
+
+
+def _sources(runs: Runs) -> Iterator[Finding]:
+    K = len(runs.sources)
+    if K < 2:
+        return
+    low, high = runs.weights.min(axis=0), runs.weights.max(axis=0)
+    for j, source in enumerate(runs.sources):
+        column = f"weight_{source}"
+        if high[j] == 0:
+            message = (
+                f"{column} is 0 in every run: nothing can be learned about the source. Leave it out or train "
+            )
+            yield Finding("warning", "unused-source", message + "runs with it.", columns=(column,))
+        elif low[j] == high[j] and len(runs) > 1:
+            message = f"{column} is {low[j]:g} in every run: its effect cannot be told apart."
+            yield Finding("warning", "constant-weight", message, columns=(column,))
+    mixtures = len(np.unique(runs.weights, axis=0))
+    if mixtures < K and len(runs) > 1:
+        message = (
+            f"{mixtures} different mixtures of {K} sources: fewer mixtures than sources cannot tell the "
+        )
+        yield Finding("warning", "few-mixtures", message + "sources apart, except through a law's prior.")
+
+
+def _groups(keys: Iterable[Hashable]) -> dict[Hashable, list[int]]:
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for i, key in enumerate(keys):
+        groups[key].append(i)
+    return groups
+
+
+def _column(values: np.ndarray | None, n: int) -> list[Any]:
+    return [None] * n if values is None else values.tolist()
+
+
+def _settings(runs: Runs, *, tokens: bool, seed: bool) -> list[Hashable]:
+    """Describe what was trained, one hashable a row: sizes, mixture and, on request, tokens and seed."""
+    n = len(runs)
+    columns = [_column(runs.n_params, n), [tuple(row) for row in runs.weights.tolist()]]
+    if runs.unique is not None:
+        columns.append([tuple(-1.0 if x != x else x for x in row) for row in runs.unique.tolist()])
+    if tokens:
+        columns.append(_column(runs.n_tokens, n))
+    if seed:
+        columns.append(_column(runs.seed, n))
+    return list(zip(*columns, strict=True))
+
+
+def _repeats(runs: Runs) -> Iterator[Finding]:
+    settings = _settings(runs, tokens=True, seed=True)
+    ids = _column(runs.run_id, len(runs))
+    losses = [tuple(-1.0 if x != x else x for x in row) for row in runs.losses.tolist()]
+    same = [rows for rows in _groups(zip(settings, ids, losses, strict=True)).values() if len(rows) > 1]
+    if same and runs.domains:
+        extra = sorted(i for rows in same for i in rows[1:])
+        message = f"{describe_rows(runs.rows[extra])} repeat an earlier row exactly and would count double. "
+        yield Finding("warning", "duplicates", message + "Remove them.", tuple(runs.rows[extra].tolist()))
+    repeated = [rows for rows in _groups(_settings(runs, tokens=True, seed=False)).values() if len(rows) > 1]
+    repeated = [rows for rows in repeated if len({losses[i] for i in rows}) > 1]
+    if repeated:
+        count = sum(len(rows) for rows in repeated)
+        message = (
+            f"{len(repeated)} settings were trained more than once ({count} runs): their spread is noise."
+        )
+        yield Finding("note", "repeats", message, tuple(int(runs.rows[i]) for rows in repeated for i in rows))
+    if runs.run_id is not None:
+        clash: list[int] = []
+        stands = _settings(runs, tokens=False, seed=True)
+        for name, rows in _groups(ids).items():
+            if name and len({stands[i] for i in rows}) > 1:
+                clash += rows
+        if clash:
+            message = (
+                f"{describe_rows(runs.rows[clash])} share a run_id but not model size, mixture or seed. "
+            )
+            yield Finding(
+                "warning", "run-id", message + "Give every run its own.", tuple(runs.rows[clash].tolist())
+            )
+
+
+def _checkpoints(runs: Runs) -> Iterator[Finding]:
+    """Rows of one training run at several token counts: their errors are not independent."""
+    if runs.is_final is not None:
+        passing = ~runs.is_final
+        if passing.any():
+            message = (
+                f"{int(passing.sum())} of {len(runs)} rows are intermediate checkpoints (is_final is false)."
+            )
+            yield Finding("note", "checkpoints", message, tuple(runs.rows[passing].tolist()), ("is_final",))
+        return
+    if runs.n_tokens is None:
+        return
+    named = runs.run_id is not None and any(runs.run_id)
+    # Without names, one model size at many token counts may be honest separate runs when no mixture tells
+    # runs apart; with three or more counts of one mixture, size and seed it hardly is.
+    if not named and not runs.sources:
+        return
+    keys = _column(runs.run_id, len(runs)) if named else _settings(runs, tokens=False, seed=True)
+    tokens = runs.n_tokens.tolist()
+    fewest = 2 if named else 3
+    groups = [
+        rows
+        for name, rows in _groups(keys).items()
+        if name and len({tokens[i] for i in rows}) >= max(fewest, 2)
+    ]
+    count = sum(len(rows) for rows in groups)
+    if not groups or (not named and count < len(runs) / 2):
+        return
+    most = max(len({tokens[i] for i in rows}) for rows in groups)
+    what = "share a run_id" if named else "share mixture, n_params and seed"
+    rows = tuple(int(runs.rows[i]) for group in groups for i in group)
+    message = (
+        f"{count} rows look like checkpoints of {len(groups)} runs ({describe_rows(runs.rows[groups[0]])} "
+        f"{what}, at up to {most} token counts): checkpoints before the learning rate has decayed sit above a "
+        "finished run's loss, and their errors are not independent. Add a column is_final (true for finished runs)."
+    )
+    yield Finding("warning", "checkpoints", message, rows, ("n_tokens",))
+
+
+def _collinear(runs: Runs) -> Iterator[Finding]:
+    r = scale_correlation(runs)
+    if r is not None and abs(r) > COLLINEAR:
+        message = (
+            f"n_params and n_tokens move together (correlation {r:.3f} of their logarithms): a law cannot "
+        )
+        message += "tell their effects apart. Add runs off that line, such as a small model trained for long."
+        yield Finding("warning", "collinear", message, columns=("n_params", "n_tokens"))
+
+
+def scale_correlation(runs: Runs) -> float | None:
+    """Correlation of log n_params and log n_tokens over the distinct scales; None where one does not vary."""
+    if runs.scale is None:
+        return None
+    scales = np.unique(runs.scale, axis=0)
+    if min(len(np.unique(scales[:, 0])), len(np.unique(scales[:, 1]))) < 2:
+        return None
+    return float(np.corrcoef(np.log(scales).T)[0, 1])
+
+
+def summarize_runs(runs: Runs) -> dict[str, Any]:
+    """Describe a runs table in numbers: what `lawkit runs check` prints.
+
+    Returns
+    -------
+    dict
+        n_runs, path, sources {name: {min, mean, max, zeros}}, mixtures, domains {name: {observed, missing,
+        min, max}}, missing_cells, scales [{n_params, n_tokens, runs}], scale_correlation, columns (the
+        optional ones that are there).
+    """
+    n = len(runs)
+    sizes = _groups(zip(_column(runs.n_params, n), _column(runs.n_tokens, n), strict=True))
+    scales = [
+        {"n_params": key[0], "n_tokens": key[1], "runs": len(rows)}  # pyright: ignore[reportIndexIssue]
+        for key, rows in sizes.items()
+    ]
+    sources = {
+        name: {"min": w.min(), "mean": w.mean(), "max": w.max(), "zeros": int((w == 0).sum())}
+        for name, w in zip(runs.sources, runs.weights.T, strict=True)
+    }
+    domains = {}
+    for name, losses in zip(runs.domains, runs.losses.T, strict=True):
+        seen = losses[~np.isnan(losses)]
+        domains[name] = {
+            "observed": len(seen),
+            "missing": n - len(seen),
+            "min": seen.min() if len(seen) else None,
+            "max": seen.max() if len(seen) else None,
+        }
+    optional = ("run_id", "seed", "flops", "unique", "losses_se", "is_final")
+    return {
+        "path": runs.path,
+        "n_runs": n,
+        "sources": sources,
+        "mixtures": len(np.unique(runs.weights, axis=0)) if runs.sources else 0,
+        "domains": domains,
+        "missing_cells": int(np.isnan(runs.losses).sum()),
+        "scales": sorted(scales, key=lambda scale: (scale["n_params"] or 0.0, scale["n_tokens"] or 0.0)),
+        "scale_correlation": scale_correlation(runs),
+        "columns": [name for name in optional if getattr(runs, name) is not None],
+    }
