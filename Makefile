@@ -74,10 +74,8 @@ $(STAMP)-%:
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.$(if $(filter-out base,$*),[$*])'
 	@touch $@
 
-# Type checkers do not follow the mapping of backends/ to lawkit.backends; they
-# look here first, where links put each folder in its installed place.
-.types: pyproject.toml
-	@rm -rf .types && mkdir -p .types/lawkit
-	@ln -s ../../lawkit/* .types/lawkit/
-	@ln -s ../../backends ../../generators ../../studies .types/lawkit/
-	@touch .types
+# Type checkers do not follow the mapping of backends/ to lawkit.backends; pyright also
+# looks here, where links put the three folders in their installed places.
+.types:
+	@mkdir -p .types/lawkit
+	@ln -sf ../../backends ../../generators ../../studies .types/lawkit/
