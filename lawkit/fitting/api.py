@@ -1,0 +1,165 @@
+"""`lawkit.fit`: from a runs table to a fitted law that says how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lawkit import laws
+from lawkit.errors import FitError
+from lawkit.fitting.diagnostics import diagnose
+from lawkit.fitting.estimate import Estimate, distinct, estimate
+from lawkit.fitting.holdout import errors, split
+from lawkit.fitting.result import Fit, domain_errors
+from lawkit.laws._law import Law, Objective
+from lawkit.runs import Runs
+
+
+def fit(
+    runs: Runs,
+    *,
+    law: str | Law | None = None,
+    formula: str | None = None,
+    domains: Sequence[str] | None = None,
+    holdout: str | float | None = "scale",
+    delta: float | None = None,
+    min_weight: float = 0.0,
+    seed: int = 0,
+    starts: int | None = None,
+) -> Fit:
+    """Fits a law to runs, and once more without the runs that are held out.
+
+    Parameters
+    ----------
+    runs
+        The runs table.
+    law
+        Name of a law or a `Law`; None chooses `transfer` for two or more sources, else `chinchilla` or one of
+        its cuts, by the columns that vary.
+    formula
+        A law of your own instead, see `lawkit.laws.formula`.
+    domains
+        Evaluation domains to fit; all by default.
+    holdout
+        'scale', a fraction, or 'none'; see `lawkit.fitting.holdout.split`.
+    delta
+        Fit by Huber loss on log residuals with this threshold instead of the law's own objective.
+    min_weight
+        Leaves out cells whose own source has less than this weight (for laws that are singular there).
+    seed
+        Of the starting points and a random hold-out.
+    starts
+        How many starting points; the law's own number by default.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    FitError, LawError
+        If the table and the law do not go together, or nothing can be fitted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> n, d = (g.ravel() for g in np.meshgrid([1e8, 3e8, 1e9], [2e9, 6e9, 2e10]))
+    >>> runs = Runs(sources=(), domains=("web",), n_params=n, n_tokens=d, weights=np.zeros((9, 0)),
+    ...     losses=(1.8 + 480 / n**.35 + 2000 / d**.37)[:, None])
+    >>> fitted = fit(runs, law="chinchilla")
+    >>> round(fitted.parameters["web"]["alpha"], 4)
+    0.35
+    """
+    if not len(runs):
+        raise FitError("the runs table is empty: nothing to fit")
+    if domains is not None:
+        runs = runs.with_domains(list(domains))
+    if delta is not None and not delta > 0:
+        raise FitError(f"delta must be positive, got {delta!r}")
+    chosen = _resolve(runs, law, formula)
+    objective = chosen.objective if delta is None else replace(chosen.objective, kind="huber", delta=delta)
+    full, warnings = estimate(runs, chosen, objective, min_weight, seed, starts)
+    count = chosen.starts if starts is None else starts
+    diagnostics, more = diagnose(runs, full, count)
+    observed = runs.losses[:, [runs.domains.index(d) for d in full.domains]]
+    fitted_cells = np.where(_fitted(runs, full, min_weight), observed, np.nan)
+    predicted = full.losses(full.inputs(runs.weights, runs.n_params, runs.n_tokens, runs.unique))
+    result = Fit(
+        runs=runs,
+        estimate=full,
+        train=errors(predicted, fitted_cells),
+        domain_train=domain_errors(predicted, fitted_cells, full.domains),
+        diagnostics=diagnostics,
+        warnings=(*runs.warnings, *warnings, *more),
+    )
+    return _with_holdout(result, holdout, objective, min_weight, seed, starts)
+
+
+def default_law(runs: Runs) -> str:
+    """Name of the law that is fitted when none is asked for."""
+    if len(runs.sources) >= 2:
+        return "transfer"
+    vary = [c for c in ("n_params", "n_tokens") if (v := getattr(runs, c)) is not None and distinct(v) > 1]
+    if not vary:
+        raise FitError("neither n_params nor n_tokens varies and there are no two sources: no law can be fitted to that")
+    return {"n_params": "chinchilla-model", "n_tokens": "chinchilla-data"}[vary[0]] if len(vary) == 1 else "chinchilla"
+
+
+def _resolve(runs: Runs, law: str | Law | None, formula: str | None) -> Law:
+    if formula is not None:
+        if law is not None:
+            raise FitError("give a law or a formula, not both")
+        from lawkit.laws.formula import FormulaLaw
+
+        return FormulaLaw(formula, runs.sources)
+    if isinstance(law, Law):
+        return law
+    return laws.get(default_law(runs) if law is None else law)
+
+
+def _fitted(runs: Runs, e: Estimate, min_weight: float) -> np.ndarray:
+    """(n, E) cells that the fit used."""
+    if min_weight <= 0:
+        return np.ones((len(runs), len(e.domains)), bool)
+    return np.where(e.own >= 0, runs.weights[:, e.own] >= min_weight, True)
+
+
+def _with_holdout(
+    result: Fit, holdout: str | float | None, objective: Objective, min_weight: float, seed: int, starts: int | None
+) -> Fit:
+    runs = result.runs
+    cut = split(runs, holdout, seed)
+    if cut is None:
+        return result
+    held, what = cut
+    if not held.any() or held.all():
+        return result
+    kept, test = runs.select(~held), runs.select(held)
+    try:
+        part, _ = estimate(kept, result.law, objective, min_weight, seed, starts)
+    except FitError as error:
+        return replace(result, warnings=(*result.warnings, f"nothing could be held out ({what}): {error}"))
+    partial = replace(result, runs=kept, estimate=part)
+    prediction = partial.predict(test.n_params, test.n_tokens, test.weights, test.unique, interval=0.9)
+    observed = test.losses[:, [runs.domains.index(d) for d in part.domains]]
+    observed = np.where(_fitted(test, part, min_weight), observed, np.nan)
+    seen = ~np.isnan(observed)
+    assert prediction.lower is not None and prediction.upper is not None
+    inside = (observed >= prediction.lower) & (observed <= prediction.upper)
+    miss = np.where(seen, np.abs(np.log(prediction.mean / np.where(seen, observed, 1.0))), np.nan)
+    reach = partial._reach(part.inputs(test.weights, test.n_params, test.n_tokens, test.unique), highest=True)
+    return replace(
+        result,
+        holdout={
+            **errors(prediction.mean, observed),
+            "what": what,
+            "n_runs": int(held.sum()),
+            # Before any widening: the coverage that the plain posterior predictive really had.
+            "coverage_90": float(inside[seen].mean()) if seen.any() else None,
+        },
+        domain_holdout=domain_errors(prediction.mean, observed, part.domains),
+        holdout_spread=np.array([np.quantile(m[~np.isnan(m)], 0.9) if (~np.isnan(m)).any() else 0.0 for m in miss.T]),
+        holdout_reach=float(np.median(reach)) if holdout == "scale" else 0.0,
+    )

@@ -1,0 +1,258 @@
+"""One estimation: a law, the runs, an objective; out come parameters, their covariance and how the search went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lawkit.errors import FitError
+from lawkit.fitting.solver import LeastSquares, Target, minimise, residuals
+from lawkit.fitting.starts import starting_points
+from lawkit.laws._function import Inputs
+from lawkit.laws._law import Law, Objective, PriorContext
+from lawkit.runs import Runs
+
+#: Starts whose cost is within this of the best, relatively, count as having reached it.
+SAME_OPTIMUM = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A fitted law. G groups: one a domain, or one for all domains of a coupled law.
+
+    Attributes
+    ----------
+    domains
+        The E domains in the order of all arrays.
+    own
+        (E,) index of the source of the same name, -1 for none.
+    n_ref, d_ref
+        Geometric means of n_params and n_tokens over the runs (1 where absent).
+    z, covariance
+        (G, P) unconstrained parameters and (G, P, P) their Gauss-Newton posterior covariance.
+    noise
+        (E,) standard deviation of the log residuals.
+    cost
+        (G,) the minimised objective.
+    starts_at_optimum
+        (G,) fraction of starts that ended at the best cost.
+    hessian
+        (G, P, P) half the Gauss-Newton Hessian of the objective, for diagnostics.
+    """
+
+    law: Law
+    objective: Objective
+    domains: tuple[str, ...]
+    own: np.ndarray
+    n_ref: float
+    d_ref: float
+    z: np.ndarray
+    covariance: np.ndarray
+    noise: np.ndarray
+    cost: np.ndarray
+    starts_at_optimum: np.ndarray
+    hessian: np.ndarray
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(G, E/G) own sources by group."""
+        return self.own[None, :] if self.law.coupled else self.own[:, None]
+
+    def inputs(
+        self,
+        weights: np.ndarray,
+        n_params: np.ndarray | None = None,
+        n_tokens: np.ndarray | None = None,
+        unique: np.ndarray | None = None,
+    ) -> Inputs:
+        """Rows (n,) at which this law may be evaluated; `unique` is (n, K)."""
+        n = len(weights)
+        return Inputs(
+            n_params=np.full(n, self.n_ref) if n_params is None else np.broadcast_to(np.asarray(n_params, float), n),
+            n_tokens=np.full(n, self.d_ref) if n_tokens is None else np.broadcast_to(np.asarray(n_tokens, float), n),
+            weights=np.asarray(weights, float),
+            own=self.groups,
+            unique=None if unique is None else np.nansum(np.where(weights > 0, unique, 0.0), 1),
+            n_ref=self.n_ref,
+            d_ref=self.d_ref,
+        )
+
+    def losses(self, x: Inputs) -> np.ndarray:
+        """Predicted losses (n, E)."""
+        value = self.law.function.value(self.z, x)
+        return value[0] if self.law.coupled else value[:, :, 0].T
+
+    def parameter_jacobian(self, x: Inputs) -> np.ndarray:
+        """Derivatives (n, E, P) of each loss by the parameters of its own group."""
+        _, slope = self.law.function.jacobian(self.z, x)
+        return slope[0] if self.law.coupled else np.swapaxes(slope[:, :, 0], 0, 1)
+
+    def covariance_of(self, domain: int) -> np.ndarray:
+        """(P, P) covariance of the parameters that predict domain number `domain`."""
+        return self.covariance[0 if self.law.coupled else domain]
+
+
+def usable_domains(law: Law, runs: Runs) -> tuple[list[int], list[str]]:
+    """Indices of the domains that `law` can be fitted to, in its order, and warnings about the others.
+
+    Raises
+    ------
+    FitError
+        If none is left, or a coupled law lacks a source among the domains.
+    """
+    if not law.needs_own_source:
+        return list(range(len(runs.domains))), []
+    if law.coupled:
+        missing = [s for s in runs.sources if s not in runs.domains]
+        if missing:
+            raise FitError(
+                f"law {law.name!r} needs every source to be an evaluation domain as well; the table has no column "
+                f"loss_{missing[0]}" + (f" (nor {len(missing) - 1} more)" if missing[1:] else "") + ": choose another law"
+            )
+        keep = [runs.domains.index(s) for s in runs.sources]
+    else:
+        keep = [i for i, d in enumerate(runs.domains) if d in runs.sources]
+    if not keep:
+        raise FitError(
+            f"law {law.name!r} needs domains that are sources; none of {', '.join(runs.domains)} is one of the sources "
+            f"{', '.join(runs.sources) or '(none)'}: choose another law"
+        )
+    left = [d for i, d in enumerate(runs.domains) if i not in keep]
+    return keep, [f"domain {d!r} is not a source; law {law.name!r} cannot be fitted to it, so it is left out" for d in left]
+
+
+def check_columns(law: Law, runs: Runs) -> None:
+    """Refuses a law whose columns the table lacks.
+
+    Raises
+    ------
+    FitError
+        Naming the column.
+    """
+    if "weights" in law.columns and not runs.sources:
+        raise FitError(f"law {law.name!r} needs mixture weights; the table has no weight_<source> column: choose a law of scale only")
+    if "unique" in law.columns and runs.unique is None:
+        raise FitError(f"law {law.name!r} needs the tokens that exist of each source; the table has no unique_<source> column")
+    for column in ("n_params", "n_tokens"):
+        # A mixture law may be fitted to runs of one scale; a law of scale only may not.
+        if column in law.columns and getattr(runs, column) is None and "weights" not in law.columns:
+            raise FitError(f"law {law.name!r} needs the column {column}, which the table does not have")
+
+
+def estimate(
+    runs: Runs, law: Law, objective: Objective, min_weight: float = 0.0, seed: int = 0, starts: int | None = None
+) -> tuple[Estimate, list[str]]:
+    """Fits `law` to `runs`; also returns warnings.
+
+    Raises
+    ------
+    FitError
+        If the table lacks what the law needs, has fewer losses than parameters (and the law no priors),
+        or no start leads anywhere.
+    """
+    check_columns(law, runs)
+    keep, warnings = usable_domains(law, runs)
+    domains = tuple(runs.domains[i] for i in keep)
+    own = np.array([runs.sources.index(d) if d in runs.sources else -1 for d in domains])
+    groups = own[None, :] if law.coupled else own[:, None]
+    n = len(runs)
+    scale = [np.ones(n) if v is None else v for v in (runs.n_params, runs.n_tokens)]
+    n_ref, d_ref = (float(np.exp(np.log(v).mean())) if n else 1.0 for v in scale)
+    unique = None if runs.unique is None else np.nansum(np.where(runs.weights > 0, runs.unique, 0.0), 1)
+    x = Inputs(n_params=scale[0], n_tokens=scale[1], weights=runs.weights, own=groups, unique=unique, n_ref=n_ref, d_ref=d_ref)
+    observed = runs.losses[:, keep]
+    masked = np.isnan(observed)
+    if min_weight > 0:
+        masked |= np.where(own >= 0, runs.weights[:, own] < min_weight, False)
+    size = law.n_parameters(len(runs.sources))
+    has_priors = objective.sigma is not None and any(p.prior for p in law.parameters)
+    warnings += _check_size(law, size, domains, masked, has_priors)
+    omega = scale[1] ** objective.token_power
+    cells = np.where(masked, 0.0, (omega / omega.mean())[:, None])
+    losses = np.where(masked, 1.0, observed)
+    stack = (lambda a: a[None]) if law.coupled else (lambda a: a.T[:, :, None])
+    lowest = np.where(masked, np.inf, observed).min(0)
+    context = PriorContext(
+        lowest_loss=lowest[None] if law.coupled else lowest[:, None],
+        own=groups,
+        n_sources=len(runs.sources),
+        n_model_sizes=distinct(scale[0]),
+        n_scales=len(np.unique(np.column_stack(scale), axis=0)),
+    )
+    mean = root = None
+    if has_priors:
+        mean, covariance = law.prior(context)
+        root = np.linalg.inv(np.linalg.cholesky(covariance))
+    target = Target(stack(losses), stack(cells), mean, root)
+    problem = LeastSquares(law.function, x, target, objective)
+    count = law.starts if starts is None else starts
+    first = starting_points(problem, law, context, count, seed)
+    z, cost = minimise(problem, first.reshape(-1, size), np.repeat(np.arange(len(groups)), count))
+    z, cost = z.reshape(-1, count, size), cost.reshape(-1, count)
+    best = np.argmin(cost, 1)
+    each = np.arange(len(groups))
+    if not np.isfinite(cost[each, best]).all():
+        bad = [domains[i] for i in np.flatnonzero(~np.isfinite(cost[each, best]))]
+        raise FitError(f"law {law.name!r} gave no finite loss from any of {count} starts for {', '.join(bad)}: choose another law")
+    z, low = z[each, best], cost[each, best]
+    agree = (cost <= low[:, None] * (1 + SAME_OPTIMUM) + 1e-300).mean(1)
+    _, _, hessian = problem.expansion(z, each, False)
+    noise, covariance = _posterior(problem, z, target, law, size)
+    return Estimate(
+        law=law, objective=objective, domains=domains, own=own, n_ref=n_ref, d_ref=d_ref, z=z, covariance=covariance,
+        noise=noise, cost=low, starts_at_optimum=agree, hessian=hessian,
+    ), warnings  # fmt: skip
+
+
+def _check_size(law: Law, size: int, domains: tuple[str, ...], masked: np.ndarray, has_priors: bool) -> list[str]:
+    counts = (~masked).sum(0)
+    empty = [d for d, c in zip(domains, counts, strict=True) if c == 0]
+    if empty:
+        raise FitError(f"domain {empty[0]!r} has no loss to fit: leave it out with --domain, or add runs that have it")
+    few = [(", ".join(domains), int(counts.sum()))] if law.coupled else list(zip(domains, counts.tolist(), strict=True))
+    for domain, count in few:
+        if count < size:
+            text = f"{count} losses of {domain} for {size} parameters of law {law.name!r}"
+            if not has_priors:
+                raise FitError(f"{text}: add runs or choose a law with fewer parameters (`lawkit laws` lists them)")
+            return [f"{text}: where the runs are silent its priors speak"]
+    return []
+
+
+def _posterior(problem: LeastSquares, z: np.ndarray, target: Target, law: Law, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise (E,) of the log residuals, and the Gauss-Newton covariance (G, P, P) that it implies."""
+    value, slope = problem.function.jacobian(z, problem.inputs)
+    live = target.cell_weights > 0
+    with np.errstate(all="ignore"):
+        log_residual = np.where(live, residuals(value, target.losses, "huber"), 0.0)
+        jac = np.where(live[..., None], slope / value[..., None], 0.0).reshape(len(z), -1, size)
+    w = target.cell_weights
+    spread = (w * log_residual**2).sum(1) / w.sum(1)  # (G, E)
+    precision = np.zeros((size, size)) if target.prior_root is None else target.prior_root.T @ target.prior_root
+    noise, covariance = np.empty_like(spread), np.empty((len(z), size, size))
+    for g in range(len(z)):
+        count = live[g].sum()
+        per_cell = np.broadcast_to(np.sqrt(spread[g]) + 1e-12, value.shape[1:])
+        for _ in range(2):  # noise and the number of parameters that the runs determine depend on each other
+            rows = jac[g] * (np.sqrt(w[g]) / per_cell).reshape(-1, 1)
+            information = rows.T @ rows
+            covariance[g] = _inverse(information + precision)
+            used = float(np.clip(np.trace(covariance[g] @ information), 0.0, count - 1.0))
+            # Floors: a perfect fit has no noise, and a tenth of the cells always counts as informing it.
+            noise[g] = np.maximum(np.sqrt(spread[g] / max(1.0 - used / count, 0.1)), 1e-12)
+            per_cell = np.broadcast_to(noise[g], value.shape[1:])
+        covariance[g] = _inverse((rows := jac[g] * (np.sqrt(w[g]) / per_cell).reshape(-1, 1)).T @ rows + precision)
+    return noise.ravel(), covariance
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Inverse of a positive semidefinite matrix; directions it says nothing about get a variance of 100 at most."""
+    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    return (vectors / np.maximum(values, 1e-2)) @ vectors.T
+
+
+def distinct(values: np.ndarray) -> int:
+    """How many values differ by more than 2%."""
+    logs = np.sort(np.log(values))
+    return int(1 + (np.diff(logs) > 0.02).sum()) if len(logs) else 0

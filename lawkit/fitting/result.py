@@ -1,0 +1,408 @@
+"""A fit: what `lawkit.fit` returns, what a fit folder holds, and what predictions come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lawkit import laws
+from lawkit.errors import FitError, LawkitError
+from lawkit.fitting.estimate import Estimate
+from lawkit.fitting.holdout import errors
+from lawkit.laws._law import Law, Objective
+from lawkit.runs import Runs
+
+#: Raised when a fit folder of an older lawkit can no longer be read.
+FORMAT = 1
+_RUN_ARRAYS = ("n_params", "n_tokens", "weights", "losses", "losses_se", "unique", "flops", "seed", "is_final", "rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Predicted losses.
+
+    Attributes
+    ----------
+    mean
+        (n, E) nats per token.
+    lower, upper
+        (n, E) ends of the central band; None unless asked for.
+    level
+        Its nominal coverage.
+    kind
+        What sort of band it is.
+    capped
+        How many cells were held at the domain's highest observed loss.
+    """
+
+    mean: np.ndarray
+    lower: np.ndarray | None = None
+    upper: np.ndarray | None = None
+    level: float | None = None
+    kind: str | None = None
+    capped: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A fitted law with the runs it was fitted to.
+
+    Attributes
+    ----------
+    runs
+        The runs table that was fitted.
+    estimate
+        Parameters on the unconstrained scale, covariance, noise.
+    train
+        mre, mae, rmse over all fitted cells; `domain_train` the same by domain.
+    holdout
+        The same for runs held out of a separate fit, with `what` was held out and the number `n_runs`; or None.
+    domain_holdout
+        By domain, mre, mae, rmse of the held-out runs.
+    holdout_spread
+        (E,) 90% quantile of the absolute log residuals held out, and `holdout_reach`, how far (in log compute)
+        they lay beyond the runs fitted; None without hold-out.
+    warnings
+        What a reader should know before trusting it.
+    """
+
+    runs: Runs
+    estimate: Estimate
+    train: dict[str, float | None]
+    domain_train: dict[str, dict[str, float | None]]
+    holdout: dict[str, Any] | None = None
+    domain_holdout: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    holdout_spread: np.ndarray | None = None
+    holdout_reach: float = 0.0
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    # ---- what was fitted --------------------------------------------------------------------------------
+
+    @property
+    def law(self) -> Law:
+        """The law."""
+        return self.estimate.law
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Sources, the order of all weights."""
+        return self.runs.sources
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Evaluation domains fitted, the order of all losses."""
+        return self.estimate.domains
+
+    @property
+    def reference(self) -> dict[str, float]:
+        """Geometric means of n_params and n_tokens over the fitted runs."""
+        return {"n_params": self.estimate.n_ref, "n_tokens": self.estimate.d_ref}
+
+    @property
+    def z(self) -> np.ndarray:
+        """(G, P) parameters on the unconstrained scale; G is 1 for a coupled law, else the number of domains."""
+        return self.estimate.z
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(G, P, P) their Gauss-Newton posterior covariance."""
+        return self.estimate.covariance
+
+    @property
+    def noise(self) -> np.ndarray:
+        """(E,) standard deviation of the log residuals."""
+        return self.estimate.noise
+
+    @property
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """Natural parameters by domain: floats, and arrays over sources; for a coupled law each domain has all."""
+        e = self.estimate
+        natural = [e.law.natural(z, e.n_ref, e.d_ref) for z in e.z]
+        return {d: natural[0 if e.law.coupled else i] for i, d in enumerate(e.domains)}
+
+    # ---- prediction -------------------------------------------------------------------------------------
+
+    def losses(
+        self, n_params: Any, n_tokens: Any, weights: np.ndarray, unique: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Losses (n, E) of the law at n points, as it stands (see `predict` for bands and bounds).
+
+        Parameters
+        ----------
+        n_params, n_tokens
+            Scalars or (n,); None for the geometric mean of the fitted runs.
+        weights
+            (n, K), or (n, 0) for a law without sources.
+        unique
+            (n, K) tokens that exist of each source.
+        """
+        return self.estimate.losses(self.estimate.inputs(weights, n_params, n_tokens, unique))
+
+    def weights_derivatives(
+        self, n_params: float | None, n_tokens: float | None, weights: np.ndarray, unique: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Losses (E,), gradients (E, K) and Hessians (E, K, K) in the mixture `weights` (K,) at one scale."""
+        e = self.estimate
+        x = e.inputs(weights[None], n_params, n_tokens, None if unique is None else unique[None])
+        parts = e.law.function.hessian(e.z, x, ("weights",))
+        if e.law.coupled:
+            return parts[0][0, 0], parts[1][0, 0], parts[2][0, 0]
+        return parts[0][:, 0, 0], parts[1][:, 0, 0], parts[2][:, 0, 0]
+
+    def predict(
+        self,
+        n_params: Any = None,
+        n_tokens: Any = None,
+        weights: np.ndarray | None = None,
+        unique: np.ndarray | None = None,
+        interval: float | None = None,
+    ) -> Prediction:
+        """Losses with an optional central band.
+
+        Parameters
+        ----------
+        n_params, n_tokens, weights, unique
+            As for `losses`; `weights` may be left out for a law without sources.
+        interval
+            Nominal coverage in (0, 1), say .9.
+
+        Raises
+        ------
+        FitError
+            For an interval outside (0, 1), sizes that are not positive, or weights of the wrong shape.
+
+        Notes
+        -----
+        At scales at or above the smallest fitted one a prediction is held at the highest loss observed in its domain:
+        more compute does not make a model worse than the worst of the smallest ones, and laws with a power of a
+        weight can say so where a domain's own source is absent. `capped` counts such cells.
+
+        The band is the Gauss-Newton posterior predictive on log loss. Beyond the fitted scales it is widened
+        to the held-out errors, in proportion to the distance in log compute; inside, parameters and noise are all there is.
+        """
+        if weights is None:
+            weights = np.zeros((np.size(n_params if n_params is not None else n_tokens), 0))
+        weights = np.atleast_2d(np.asarray(weights, float))
+        if weights.shape[1] != len(self.sources):
+            raise FitError(f"weights need one column for each of {len(self.sources)} sources ({', '.join(self.sources)}), got shape {weights.shape}")
+        for name, value in (("n_params", n_params), ("n_tokens", n_tokens)):
+            if value is not None and not (np.asarray(value, float) > 0).all():
+                raise FitError(f"{name} must be positive, got {value!r}")
+        e = self.estimate
+        x = e.inputs(weights, n_params, n_tokens, unique)
+        mean = e.losses(x)
+        ceiling = np.nanmax(self._observed(), 0)
+        above = self._reach(x) >= 0
+        capped = above[:, None] & (mean > ceiling)
+        mean = np.where(capped, ceiling, mean)
+        if interval is None:
+            return Prediction(mean=mean, capped=int(capped.sum()))
+        if not 0 < interval < 1:
+            raise FitError(f"interval must lie between 0 and 1, got {interval!r}")
+        from scipy.stats import norm
+
+        slope = e.parameter_jacobian(x) / mean[:, :, None]
+        variance = np.stack([np.einsum("np,pq,nq->n", s, e.covariance_of(i), s) for i, s in enumerate(np.moveaxis(slope, 1, 0))], 1)
+        half = norm.ppf(0.5 + interval / 2) * np.sqrt(np.maximum(variance, 0.0) + e.noise**2)
+        kind = "Gauss-Newton posterior predictive"
+        if self.holdout_spread is not None and self.holdout_reach > 0:
+            # The held-out quantile is of the 90% kind; other levels scale it as a normal would.
+            level = norm.ppf(0.5 + interval / 2) / norm.ppf(0.95)
+            beyond = np.maximum(self._reach(x, highest=True), 0.0)
+            spread = self.holdout_spread * level * np.maximum(1.0, beyond[:, None] / self.holdout_reach)
+            half = np.where(beyond[:, None] > 0.02, np.maximum(half, spread), half)
+            kind += ", widened to the held-out errors beyond the fitted scales"
+        return Prediction(mean=mean, lower=mean * np.exp(-half), upper=mean * np.exp(half), level=interval, kind=kind, capped=int(capped.sum()))
+
+    def _observed(self) -> np.ndarray:
+        return self.runs.losses[:, [self.runs.domains.index(d) for d in self.domains]]
+
+    def _reach(self, x: Any, highest: bool = False) -> np.ndarray:
+        """(n,) how far, in log compute, rows lie beyond the largest (or smallest) fitted sizes."""
+        total = np.zeros(len(x.weights))
+        for asked, fitted in ((x.n_params, self.runs.n_params), (x.n_tokens, self.runs.n_tokens)):
+            if fitted is not None:
+                if highest:
+                    total += np.maximum(np.log(asked / fitted.max()), 0.0)
+                else:
+                    total = np.minimum(total, np.log(asked / fitted.min()) + 0.02)
+        return total
+
+    # ---- saying and storing -----------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `lawkit fit --json`."""
+        e = self.estimate
+        natural = self.parameters
+        return {
+            "law": self.law.name,
+            "formula": getattr(self.law, "formula", None),
+            "n_runs": len(self.runs),
+            "sources": list(self.sources),
+            "reference": self.reference,
+            "train": self.train,
+            "holdout": self.holdout,
+            "domains": {
+                d: {
+                    "parameters": {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in natural[d].items()},
+                    "train": self.domain_train[d],
+                    "holdout": self.domain_holdout.get(d),
+                    "noise": float(e.noise[i]),
+                    "starts_at_optimum": float(e.starts_at_optimum[0 if self.law.coupled else i]),
+                    "objective": float(e.cost[0 if self.law.coupled else i]),
+                }
+                for i, d in enumerate(e.domains)
+            },
+            "diagnostics": self.diagnostics,
+            "warnings": list(self.warnings),
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the fit folder: fit.json and arrays.npz, written beside and renamed in.
+
+        Raises
+        ------
+        FitError
+            If `folder` exists and is not a fit folder (nothing of it is touched), or cannot be written.
+        """
+        target = Path(folder)
+        _check_target(target)
+        e, r = self.estimate, self.runs
+        arrays = {f"runs_{k}": v for k in _RUN_ARRAYS if (v := getattr(r, k)) is not None}
+        for name in ("z", "covariance", "noise", "cost", "starts_at_optimum", "hessian", "own"):
+            arrays[name] = getattr(e, name)
+        if self.holdout_spread is not None:
+            arrays["holdout_spread"] = self.holdout_spread
+        head = {
+            "format": FORMAT,
+            **self.to_dict(),
+            "n_ref": e.n_ref,
+            "d_ref": e.d_ref,
+            "objective": {f.name: getattr(e.objective, f.name) for f in fields(Objective)},
+            "holdout_reach": self.holdout_reach,
+            "runs": {
+                "domains": list(r.domains),
+                "run_id": None if r.run_id is None else [str(v) for v in r.run_id],
+                "path": None if r.path is None else Path(r.path).name,
+            },
+        }
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+            try:
+                os.chmod(beside, 0o777 & ~_umask())
+                (beside / "fit.json").write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+                np.savez_compressed(beside / "arrays.npz", allow_pickle=False, **arrays)
+                _swap(beside, target)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+        except OSError as error:
+            raise FitError(f"the fit cannot be written to {target}: {error.strerror or error}") from error
+
+
+def load_fit(folder: str | os.PathLike[str]) -> Fit:
+    """A fit from its folder; predictions are those of the fit that was saved, bit for bit.
+
+    Raises
+    ------
+    FitError
+        If the folder is missing, incomplete, damaged, or of another format.
+    """
+    path = Path(folder)
+    if not (path / "fit.json").is_file() or not (path / "arrays.npz").is_file():
+        what = "is not a fit folder: it needs fit.json and arrays.npz" if path.exists() else "does not exist"
+        raise FitError(f"{path} {what}; make one with `lawkit fit RUNS -o {path}`")
+    try:
+        head = json.loads((path / "fit.json").read_text(encoding="utf-8"))
+        found = head.get("format") if isinstance(head, dict) else None
+        if found != FORMAT:
+            raise FitError(f"{path} has format {found!r}, and this lawkit reads format {FORMAT}: fit the runs again with this version")
+        with np.load(path / "arrays.npz", allow_pickle=False) as stored:
+            arrays = {k: stored[k] for k in stored.files}
+        return _restore(head, arrays)
+    except LawkitError:
+        raise
+    except Exception as error:
+        raise FitError(f"{path} is damaged ({type(error).__name__}: {error}): fit the runs again") from error
+
+
+def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fit:
+    if head["formula"] is not None:
+        from lawkit.laws.formula import FormulaLaw
+
+        law: Law = FormulaLaw(head["formula"], head["sources"])
+    else:
+        law = laws.get(head["law"])
+    runs = Runs(
+        sources=tuple(head["sources"]),
+        domains=tuple(head["runs"]["domains"]),
+        run_id=None if head["runs"]["run_id"] is None else np.array(head["runs"]["run_id"], object),
+        path=head["runs"]["path"],
+        **{k: arrays.get(f"runs_{k}") for k in _RUN_ARRAYS if k not in ("weights", "losses", "rows")},
+        weights=arrays["runs_weights"],
+        losses=arrays["runs_losses"],
+        rows=arrays["runs_rows"],
+    )
+    names = ("z", "covariance", "noise", "cost", "starts_at_optimum", "hessian", "own")
+    estimate = Estimate(
+        law=law, objective=Objective(**head["objective"]), domains=tuple(head["domains"]),
+        n_ref=head["n_ref"], d_ref=head["d_ref"], **{n: arrays[n] for n in names},
+    )  # fmt: skip
+    if estimate.z.shape[1] != law.n_parameters(len(runs.sources)):
+        raise FitError(f"the fit has {estimate.z.shape[1]} parameters where law {law.name!r} has {law.n_parameters(len(runs.sources))}: it was fitted by another version; fit again")
+    return Fit(
+        runs=runs,
+        estimate=estimate,
+        train=head["train"],
+        domain_train={d: v["train"] for d, v in head["domains"].items()},
+        holdout=head["holdout"],
+        domain_holdout={d: v["holdout"] for d, v in head["domains"].items() if v["holdout"] is not None},
+        holdout_spread=arrays.get("holdout_spread"),
+        holdout_reach=head["holdout_reach"],
+        diagnostics=head["diagnostics"],
+        warnings=tuple(head["warnings"]),
+    )
+
+
+def domain_errors(predicted: np.ndarray, observed: np.ndarray, domains: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """`errors` by domain, for (n, E) arrays."""
+    return {d: errors(predicted[:, i], observed[:, i]) for i, d in enumerate(domains)}
+
+
+def _check_target(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise FitError(f"{target} exists and is not a folder; name another with -o")
+    if target.is_dir():
+        foreign = sorted(p.name for p in target.iterdir() if p.name not in ("fit.json", "arrays.npz"))
+        if foreign:
+            raise FitError(f"{target} holds other files ({', '.join(foreign[:3])}) and is not overwritten; name another folder with -o")
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Puts `new` in the place of `target`; what was there goes only after the new is in."""
+    if not target.exists():
+        os.rename(new, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent)) / "fit"
+    os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
