@@ -1,0 +1,43 @@
+"""Documentation that cannot drift from the code."""
+
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import lawkit
+from lawkit.cli import _docs
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_cli_page_is_what_the_help_says():
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == _docs.render(), "run `make docs`"
+
+
+def test_check_notices_a_stale_page(tmp_path, capsys):
+    page = tmp_path / "cli.md"
+    assert _docs.main(["--check", str(page)]) == 1
+    assert "make docs" in capsys.readouterr().err
+    assert _docs.main([str(page)]) == 0
+    assert _docs.main(["--check", str(page)]) == 0
+    page.write_text(page.read_text(encoding="utf-8").replace("FIT", "FITS", 1), encoding="utf-8")
+    assert _docs.main(["--check", str(page)]) == 1
+
+
+def modules() -> list[str]:
+    return sorted(
+        m.name for m in pkgutil.walk_packages(lawkit.__path__, "lawkit.") if not m.name.endswith("__main__")
+    )
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_in_docstrings_run(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert not found.failed
+
+
+def test_mapped_packages_are_among_the_modules():
+    assert {"lawkit.backends", "lawkit.laws"} <= set(modules())
