@@ -162,7 +162,7 @@ class _Symbols:
         from lawkit.laws import _law
 
         self.law = law
-        self.constants = [_law.N, _law.D, _law.U, _law.N_ref, _law.D_ref]
+        self.constants = [_law.N, _law.D, _law.U, _law.N_ref, _law.D_ref, _law.K]
         self.element_kinds: dict[str, tuple[str, str | int]] = {}  # symbol name -> (vector or 'h', 'j' | 'own' | index)
         self.scalar = {p.name: sp.Symbol(f"z_{p.name}", real=True) for p in law.parameters if not p.per_source}
         self.variables = list(self.scalar.values())
@@ -177,26 +177,35 @@ class _Symbols:
     def in_unconstrained(self, expr: sp.Expr) -> sp.Expr:
         """Scalar parameters replaced by their transforms (reference factors included)."""
         law = self.law
-        replacement: dict[sp.Symbol, sp.Expr] = {}
-        plain = {law._symbol(p): self._natural(p.name, self.scalar[p.name]) for p in law.parameters if not p.per_source}
-        for symbol, transformed in plain.items():
-            factor = law.references.get(symbol.name)
-            replacement[symbol] = transformed if factor is None else transformed * factor.subs(plain)
+        symbols = {p.name: law._symbol(p) for p in law.parameters if not p.per_source}
+        replacement = {symbol: self._natural(name, self.scalar[name]) for name, symbol in symbols.items()}
+        for name, factor in law.references.items():
+            if name in symbols:  # those of vectors are applied to their elements
+                replacement[symbols[name]] *= factor.subs(replacement)
         return expr.subs(replacement)
 
     def elements(self, expr: sp.Expr) -> tuple[sp.Expr, list[sp.Symbol]]:
         """Indexed elements replaced by plain symbols (transformed for parameters); also those symbols."""
+        found: dict[sp.Symbol, None] = {}
+        items = sorted(expr.atoms(Indexed), key=sp.default_sort_key)
+        replaced = expr.xreplace({item: self._element(item.base.label.name, item.indices[0], found) for item in items})
+        # Logarithms of products of transforms, log(exp(z) * h), become sums.
+        return replaced.replace(sp.log, lambda *a: sp.expand_log(sp.log(*a))), list(found)
+
+    def _element(self, base: str, index: sp.Expr, found: dict[sp.Symbol, None]) -> sp.Expr:
+        """One element as an expression in plain symbols, which are added to `found`."""
         from lawkit.laws import _law
 
-        replacement, found = {}, []
-        for item in sorted(expr.atoms(Indexed), key=sp.default_sort_key):
-            base, index = item.base.label.name, item.indices[0]
-            where: str | int = "j" if index == _law.j else "own" if index == _law.own else int(index)
-            symbol = sp.Symbol(f"{base}@{where}", **({"positive": True} if base == "h" else {"real": True}))
-            self.element_kinds[symbol.name] = (base, where)
-            found.append(symbol)
-            replacement[item] = symbol if base == "h" else self._natural(base, symbol)
-        return expr.xreplace(replacement), found
+        where: str | int = "j" if index == _law.j else "own" if index == _law.own else int(index)
+        symbol = sp.Symbol(f"{base}@{where}", **({"positive": True} if base == "h" else {"real": True}))
+        self.element_kinds[symbol.name] = (base, where)
+        found[symbol] = None
+        if base == "h":
+            return symbol
+        factor = self.law.references.get(base, sp.S.One)
+        # The factor may name other vectors, as [j]: they are taken at the same index.
+        others = {item: self._element(item.base.label.name, index, found) for item in factor.atoms(Indexed)}
+        return self._natural(base, symbol) * self.in_unconstrained(factor.xreplace(others))
 
 
 class LawFunction:
@@ -297,6 +306,7 @@ class _State:
         self._h = h
         outer: dict[str, Any] = {
             "N": x.n_params[:, None], "D": x.n_tokens[:, None], "N_ref": x.n_ref, "D_ref": x.d_ref,
+            "K": float(self.n_sources),
         }  # fmt: skip
         if x.unique is not None:
             outer["U"] = x.unique[:, None]

@@ -95,8 +95,8 @@ class Parameter:
         (see `reference`), of its value there. Unused where a parameter enters linearly: its starting
         value is then solved for.
     reference
-        For positive parameters, a factor in `N_ref`, `D_ref` and other parameters such that natural value =
-        factor x the number fitted. Left None it is derived for parameters that enter linearly, so that the
+        For positive parameters, a factor in `N_ref`, `D_ref` and other parameters (`b[j]` if vectors) such that
+        natural value = factor x the number fitted. Left None it is derived for parameters that enter linearly, so that the
         number fitted is the term's contribution at the geometric-mean scale.
     prior
         Used by laws that are fitted by maximum a posteriori.
@@ -226,7 +226,15 @@ class Law:
 
     @cached_property
     def references(self) -> dict[str, sp.Expr]:
-        """Factor between each positive scalar parameter and the number fitted for it."""
+        """Factor between each positive scalar parameter and the number fitted for it.
+
+        A factor may contain parameters that have a factor themselves: they come first.
+
+        Raises
+        ------
+        LawError
+            If factors contain each other.
+        """
         out: dict[str, sp.Expr] = {}
         for p in self.parameters:
             if p.reference is not None:
@@ -238,7 +246,14 @@ class Law:
                 factor = 1 / slope.subs({N: N_ref, D: D_ref})
                 if factor != 1:
                     out[p.name] = factor
-        return out
+        ordered: dict[str, sp.Expr] = {}
+        while len(ordered) < len(out):
+            left = out.keys() - ordered.keys()
+            ready = [name for name in out if name in left and not left & {s.name for s in out[name].free_symbols}]
+            if not ready:
+                raise LawError(f"law {self.name!r}: the references of {', '.join(sorted(left))} contain each other")
+            ordered |= {name: out[name] for name in ready}
+        return ordered
 
     # ---- layout of the parameter vector -----------------------------------------------------------------
 
@@ -394,6 +409,10 @@ _TO_NATURAL = {"positive": np.exp, "real": np.asarray, "unit": lambda z: 1 / (1 
 _TO_UNCONSTRAINED = {"positive": np.log, "real": np.asarray, "unit": _logit}
 
 
-def _evaluate(factor: sp.Expr, values: dict[str, Any], n_ref: float, d_ref: float) -> float:
-    subs = {s: values[s.name] for s in factor.free_symbols if s.name in values}
-    return float(factor.subs({**subs, N_ref: n_ref, D_ref: d_ref}))
+def _evaluate(factor: sp.Expr, values: dict[str, Any], n_ref: float, d_ref: float) -> Any:
+    """The factor at natural values: a float, or (K,) where it names vectors."""
+    names = {item: sp.Symbol(item.base.label.name) for item in factor.atoms(sp.Indexed)}
+    given = {name: np.asarray(v, float) for name, v in {**values, N_ref.name: n_ref, D_ref.name: d_ref}.items()}
+    plain = factor.xreplace(names)
+    symbols = sorted(plain.free_symbols, key=str)
+    return sp.lambdify(symbols, plain, modules="numpy")(*[given[s.name] for s in symbols])
