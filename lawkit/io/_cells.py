@@ -146,7 +146,7 @@ def whole_numbers(values: Sequence[object], column: str, where: str) -> np.ndarr
     with np.errstate(invalid="ignore"):
         wrong = ~np.isnan(found) & ~((found >= 0) & (found == np.floor(found)) & (found < 2.0**53))
     if wrong.any():
-        bad = [(i + 1, column, values[i]) for i in np.flatnonzero(wrong)]
+        bad = [(i + 1, column, values[i]) for i in np.flatnonzero(wrong).tolist()]
         raise refuse(
             where, bad, f"column {column!r} must hold whole numbers from 0", "Correct or empty the cell."
         )

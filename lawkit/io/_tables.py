@@ -16,7 +16,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,21 +43,23 @@ class Table:
         Number of data rows.
     where : str
         How messages call the table: its path, "standard input" or "the table".
+    labels : mapping of str to str
+        What the user's file calls a column, where an importer renamed it; messages use that name.
     """
 
     names: tuple[str, ...]
     n_rows: int
     where: str
     _cells: Callable[[str], Sequence[object]]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def cells(self, name: str) -> Sequence[object]:
         """Return the cells of one column, length `n_rows`."""
         return self._cells(name)
 
-    @classmethod
-    def from_columns(cls, columns: Mapping[str, Sequence[object]], n_rows: int, where: str) -> Table:
-        """Make a table of columns already in memory."""
-        return cls(tuple(columns), n_rows, where, columns.__getitem__)
+    def label(self, name: str) -> str:
+        """Return the name that the user knows a column by."""
+        return self.labels.get(name, name)
 
 
 def read_table(source: str | os.PathLike[str] | pd.DataFrame) -> Table:

@@ -245,6 +245,16 @@ def _repeats(runs: Runs) -> Iterator[Finding]:
             f"{len(repeated)} settings were trained more than once ({count} runs): their spread is noise."
         )
         yield Finding("note", "repeats", message, tuple(int(runs.rows[i]) for rows in repeated for i in rows))
+    if len(runs.domains) > 1:
+        groups = [g for g in _groups(losses).values() if len(g) > 1 and len({settings[i] for i in g}) > 1]
+        copied = [g for g in groups if (~np.isnan(runs.losses[g[0]])).sum() > 1]
+        if copied:
+            rows = tuple(int(runs.rows[i]) for g in copied for i in g)
+            message = f"{len(rows)} rows carry exactly the losses of another row at another setting (such as "
+            message += (
+                f"{describe_rows(runs.rows[copied[0]])}): one of each is a copy. Remove it or correct it."
+            )
+            yield Finding("warning", "copied-losses", message, rows)
     if runs.run_id is not None:
         clash: list[int] = []
         stands = _settings(runs, tokens=False, seed=True)

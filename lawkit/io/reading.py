@@ -143,7 +143,7 @@ def runs_from_table(table: Table, *, require_losses: bool = True) -> Runs:
         )
     weights = _weights(table, layout.weights, hint)
     losses = _losses(table, layout.losses)
-    observed: np.ndarray = (~np.isnan(losses)).any(axis=0)
+    observed = np.asarray((~np.isnan(losses)).any(axis=0))
     domains = [domain for domain, seen in zip(layout.losses, observed, strict=True) if seen]
     empty = [column for column, seen in zip(layout.losses.values(), observed, strict=True) if not seen]
     if require_losses and not domains:
@@ -179,10 +179,10 @@ def _sizes(table: Table, layout: _Layout, column: str) -> np.ndarray | None:
     if column not in layout.scalars:
         return None
     cells = table.cells(column)
-    values = numbers(cells, column, table.where, parse_size)
+    values = numbers(cells, table.label(column), table.where, parse_size)
     wrong: np.ndarray = ~(np.isfinite(values) & (values > 0))
     if wrong.any():
-        bad = [(i + 1, column, cells[i]) for i in np.flatnonzero(wrong).tolist()]
+        bad = [(i + 1, table.label(column), cells[i]) for i in np.flatnonzero(wrong).tolist()]
         raise refuse(
             table.where,
             bad,
@@ -198,10 +198,10 @@ def _losses(table: Table, columns: dict[str, str]) -> np.ndarray:
     bad: list[tuple[int, str, object]] = []
     for j, column in enumerate(columns.values()):
         cells = table.cells(column)
-        out[:, j] = numbers(cells, column, table.where)
+        out[:, j] = numbers(cells, table.label(column), table.where)
         with np.errstate(invalid="ignore"):
             wrong = (out[:, j] <= 0) | np.isinf(out[:, j])
-        bad += [(i + 1, column, cells[i]) for i in np.flatnonzero(wrong).tolist()]
+        bad += [(i + 1, table.label(column), cells[i]) for i in np.flatnonzero(wrong).tolist()]
     if bad:
         raise refuse(
             table.where,
@@ -221,11 +221,11 @@ def _optional(table: Table, names: Sequence[str], columns: dict[str, str], what:
         if name not in columns:
             continue
         cells = table.cells(columns[name])
-        out[:, j] = numbers(cells, columns[name], table.where, parse_size)
+        out[:, j] = numbers(cells, table.label(columns[name]), table.where, parse_size)
         with np.errstate(invalid="ignore"):
             wrong = (out[:, j] <= 0) | np.isinf(out[:, j])
         if wrong.any():
-            bad = [(i + 1, columns[name], cells[i]) for i in np.flatnonzero(wrong).tolist()]
+            bad = [(i + 1, table.label(columns[name]), cells[i]) for i in np.flatnonzero(wrong).tolist()]
             raise refuse(
                 table.where,
                 bad,
@@ -243,9 +243,9 @@ def _weights(table: Table, columns: dict[str, str], hint: str) -> np.ndarray:
     bad: list[tuple[int, str, object]] = []
     for j, column in enumerate(columns.values()):
         cells = table.cells(column)
-        out[:, j] = numbers(cells, column, table.where)
+        out[:, j] = numbers(cells, table.label(column), table.where)
         wrong = ~(np.isfinite(out[:, j]) & (out[:, j] >= -_ROUNDING))
-        bad += [(i + 1, column, cells[i]) for i in np.flatnonzero(wrong).tolist()]
+        bad += [(i + 1, table.label(column), cells[i]) for i in np.flatnonzero(wrong).tolist()]
     if bad:
         raise refuse(
             table.where,
