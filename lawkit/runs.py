@@ -232,7 +232,7 @@ class Runs:
         RunsError
             When the suffix is unknown or the file cannot be written.
         """
-        from lawkit.io._tables import write_table
+        from lawkit.io._write import write_table
 
         write_table(self.columns(), path)
 

@@ -45,7 +45,7 @@ def join_tables(tables: Sequence[Table], on: str) -> tuple[Table, list[str]]:
             f"{where}: no row of one has a partner in the other; their values begin {samples}. Check --on."
         )
     warnings = [
-        f"{table.where}: {len(place) - len(keys)} of {len(place)} rows have no partner on {on!r} and are left out."
+        f"{table.where}: {len(place) - len(keys)} of {len(place)} rows have no partner on {on!r}; left out."
         for place, table in zip(positions, tables, strict=True)
         if len(place) > len(keys)
     ]

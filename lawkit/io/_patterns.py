@@ -31,7 +31,8 @@ def require_column(name: str, names: Sequence[str], where: str, option: str) -> 
         return name
     listed = ", ".join(repr(known) for known in names[:20]) + (", ..." if len(names) > 20 else "")
     raise RunsError(
-        f"{where}: there is no column {name!r} ({option}); the columns are {listed}.{did_you_mean(name, names)}"
+        f"{where}: there is no column {name!r} ({option}); "
+        f"the columns are {listed}.{did_you_mean(name, names)}"
     )
 
 

@@ -14,7 +14,7 @@ from lawkit.io._cells import describe_rows
 if TYPE_CHECKING:
     from lawkit.runs import Runs
 
-__all__ = ["Finding", "check_runs", "summarize_runs"]
+__all__ = ["Finding", "by_key", "check_runs", "column", "last_checkpoints", "scale_correlation"]
 
 # The smallest ladders trained on a CPU start at about 25 thousand parameters and half a million tokens; sizes
 # below these bounds are therefore counts in thousands, millions or billions.
@@ -204,40 +204,42 @@ def _sources(runs: Runs) -> Iterator[Finding]:
         yield Finding("warning", "few-mixtures", message + "sources apart, except through a law's prior.")
 
 
-def _groups(keys: Iterable[Hashable]) -> dict[Hashable, list[int]]:
+def by_key(keys: Iterable[Hashable]) -> dict[Hashable, list[int]]:
+    """Group positions by key, in order of first appearance."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for i, key in enumerate(keys):
         groups[key].append(i)
     return groups
 
 
-def _column(values: np.ndarray | None, n: int) -> list[Any]:
+def column(values: np.ndarray | None, n: int) -> list[Any]:
+    """Return a column as Python values; n times None for one that is absent."""
     return [None] * n if values is None else values.tolist()
 
 
 def _settings(runs: Runs, *, tokens: bool, seed: bool) -> list[Hashable]:
     """Describe what was trained, one hashable a row: sizes, mixture and, on request, tokens and seed."""
     n = len(runs)
-    columns = [_column(runs.n_params, n), [tuple(row) for row in runs.weights.tolist()]]
+    columns = [column(runs.n_params, n), [tuple(row) for row in runs.weights.tolist()]]
     if runs.unique is not None:
         columns.append([tuple(-1.0 if x != x else x for x in row) for row in runs.unique.tolist()])
     if tokens:
-        columns.append(_column(runs.n_tokens, n))
+        columns.append(column(runs.n_tokens, n))
     if seed:
-        columns.append(_column(runs.seed, n))
+        columns.append(column(runs.seed, n))
     return list(zip(*columns, strict=True))
 
 
 def _repeats(runs: Runs) -> Iterator[Finding]:
     settings = _settings(runs, tokens=True, seed=True)
-    ids = _column(runs.run_id, len(runs))
+    ids = column(runs.run_id, len(runs))
     losses = [tuple(-1.0 if x != x else x for x in row) for row in runs.losses.tolist()]
-    same = [rows for rows in _groups(zip(settings, ids, losses, strict=True)).values() if len(rows) > 1]
+    same = [rows for rows in by_key(zip(settings, ids, losses, strict=True)).values() if len(rows) > 1]
     if same and runs.domains:
         extra = sorted(i for rows in same for i in rows[1:])
         message = f"{describe_rows(runs.rows[extra])} repeat an earlier row exactly and would count double. "
         yield Finding("warning", "duplicates", message + "Remove them.", tuple(runs.rows[extra].tolist()))
-    repeated = [rows for rows in _groups(_settings(runs, tokens=True, seed=False)).values() if len(rows) > 1]
+    repeated = [rows for rows in by_key(_settings(runs, tokens=True, seed=False)).values() if len(rows) > 1]
     repeated = [rows for rows in repeated if len({losses[i] for i in rows}) > 1]
     if repeated:
         count = sum(len(rows) for rows in repeated)
@@ -246,7 +248,7 @@ def _repeats(runs: Runs) -> Iterator[Finding]:
         )
         yield Finding("note", "repeats", message, tuple(int(runs.rows[i]) for rows in repeated for i in rows))
     if len(runs.domains) > 1:
-        groups = [g for g in _groups(losses).values() if len(g) > 1 and len({settings[i] for i in g}) > 1]
+        groups = [g for g in by_key(losses).values() if len(g) > 1 and len({settings[i] for i in g}) > 1]
         copied = [g for g in groups if (~np.isnan(runs.losses[g[0]])).sum() > 1]
         if copied:
             rows = tuple(int(runs.rows[i]) for g in copied for i in g)
@@ -258,7 +260,7 @@ def _repeats(runs: Runs) -> Iterator[Finding]:
     if runs.run_id is not None:
         clash: list[int] = []
         stands = _settings(runs, tokens=False, seed=True)
-        for name, rows in _groups(ids).items():
+        for name, rows in by_key(ids).items():
             if name and len({stands[i] for i in rows}) > 1:
                 clash += rows
         if clash:
@@ -287,13 +289,11 @@ def _checkpoints(runs: Runs) -> Iterator[Finding]:
     # runs apart; with three or more counts of one mixture, size and seed it hardly is.
     if not named and not runs.sources:
         return
-    keys = _column(runs.run_id, len(runs)) if named else _settings(runs, tokens=False, seed=True)
+    keys = column(runs.run_id, len(runs)) if named else _settings(runs, tokens=False, seed=True)
     tokens = runs.n_tokens.tolist()
     fewest = 2 if named else 3
     groups = [
-        rows
-        for name, rows in _groups(keys).items()
-        if name and len({tokens[i] for i in rows}) >= max(fewest, 2)
+        rows for name, rows in by_key(keys).items() if name and len({tokens[i] for i in rows}) >= fewest
     ]
     count = sum(len(rows) for rows in groups)
     if not groups or (not named and count < len(runs) / 2):
@@ -303,8 +303,9 @@ def _checkpoints(runs: Runs) -> Iterator[Finding]:
     rows = tuple(int(runs.rows[i]) for group in groups for i in group)
     message = (
         f"{count} rows look like checkpoints of {len(groups)} runs ({describe_rows(runs.rows[groups[0]])} "
-        f"{what}, at up to {most} token counts): checkpoints before the learning rate has decayed sit above a "
-        "finished run's loss, and their errors are not independent. Add a column is_final (true for finished runs)."
+        f"{what}, at up to {most} token counts): before the learning rate has decayed the loss sits above a "
+        "finished run's, and their errors are not independent. Add a column "
+        "is_final (true for finished runs; `lawkit runs import --mark-final` does it)."
     )
     yield Finding("warning", "checkpoints", message, rows, ("n_tokens",))
 
@@ -319,6 +320,21 @@ def _collinear(runs: Runs) -> Iterator[Finding]:
         yield Finding("warning", "collinear", message, columns=("n_params", "n_tokens"))
 
 
+def last_checkpoints(runs: Runs) -> np.ndarray:
+    """Find the row with the most tokens of every run, shape (n,), bool.
+
+    Rows of one run share their run_id or, where the table names no runs, mixture, n_params and seed.
+    """
+    final = np.ones(len(runs), dtype=bool)
+    if runs.n_tokens is not None:
+        named = runs.run_id is not None and any(runs.run_id)
+        keys = column(runs.run_id, len(runs)) if named else _settings(runs, tokens=False, seed=True)
+        for name, rows in by_key(keys).items():
+            if name:
+                final[rows] = runs.n_tokens[rows] == runs.n_tokens[rows].max()
+    return final
+
+
 def scale_correlation(runs: Runs) -> float | None:
     """Correlation of log n_params and log n_tokens over the distinct scales; None where one does not vary."""
     if runs.scale is None:
@@ -327,46 +343,3 @@ def scale_correlation(runs: Runs) -> float | None:
     if min(len(np.unique(scales[:, 0])), len(np.unique(scales[:, 1]))) < 2:
         return None
     return float(np.corrcoef(np.log(scales).T)[0, 1])
-
-
-def summarize_runs(runs: Runs) -> dict[str, Any]:
-    """Describe a runs table in numbers: what `lawkit runs check` prints.
-
-    Returns
-    -------
-    dict
-        n_runs, path, sources {name: {min, mean, max, zeros}}, mixtures, domains {name: {observed, missing,
-        min, max}}, missing_cells, scales [{n_params, n_tokens, runs}], scale_correlation, columns (the
-        optional ones that are there).
-    """
-    n = len(runs)
-    sizes = _groups(zip(_column(runs.n_params, n), _column(runs.n_tokens, n), strict=True))
-    scales = [
-        {"n_params": key[0], "n_tokens": key[1], "runs": len(rows)}  # pyright: ignore[reportIndexIssue]
-        for key, rows in sizes.items()
-    ]
-    sources = {
-        name: {"min": w.min(), "mean": w.mean(), "max": w.max(), "zeros": int((w == 0).sum())}
-        for name, w in zip(runs.sources, runs.weights.T, strict=True)
-    }
-    domains = {}
-    for name, losses in zip(runs.domains, runs.losses.T, strict=True):
-        seen = losses[~np.isnan(losses)]
-        domains[name] = {
-            "observed": len(seen),
-            "missing": n - len(seen),
-            "min": seen.min() if len(seen) else None,
-            "max": seen.max() if len(seen) else None,
-        }
-    optional = ("run_id", "seed", "flops", "unique", "losses_se", "is_final")
-    return {
-        "path": runs.path,
-        "n_runs": n,
-        "sources": sources,
-        "mixtures": len(np.unique(runs.weights, axis=0)) if runs.sources else 0,
-        "domains": domains,
-        "missing_cells": int(np.isnan(runs.losses).sum()),
-        "scales": sorted(scales, key=lambda scale: (scale["n_params"] or 0.0, scale["n_tokens"] or 0.0)),
-        "scale_correlation": scale_correlation(runs),
-        "columns": [name for name in optional if getattr(runs, name) is not None],
-    }

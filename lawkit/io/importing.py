@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import PurePath
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lawkit.errors import RunsError
 from lawkit.io._cells import numbers, parse_size, refuse
+from lawkit.io._formats import FORMATS, Plan
 from lawkit.io._join import guess_on, join_tables
 from lawkit.io._patterns import match_columns, require_column
 from lawkit.io._tables import Table, read_table
+from lawkit.io.checks import last_checkpoints
 from lawkit.io.reading import SCALARS, runs_from_table
 
 if TYPE_CHECKING:
@@ -26,21 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "import_runs"]
 
 _Path = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """How to read the joined table: a format's own settings, with the user's on top."""
-
-    on: str | None = None
-    run_id: str | None = None
-    weights: tuple[str, ...] = ()
-    losses: tuple[str, ...] = ()
-    n_params: float | None = None
-    n_tokens: float | None = None
-    rounding: float = 0.0  # sums of weights this far from 1 are known rounding, and are divided out
-    assumed: Mapping[str, str] = field(default_factory=dict)  # size -> what to say where it is not given
-    warnings: tuple[str, ...] = ()
 
 
 def import_runs(
@@ -62,6 +47,7 @@ def import_runs(
     params_scale: float = 1.0,
     tokens_scale: float = 1.0,
     normalize: bool = False,
+    mark_final: bool = False,
 ) -> Runs:
     """Bring one or several tables into the runs table.
 
@@ -90,6 +76,8 @@ def import_runs(
         Factors that turn the columns into counts: 1e9 for billions. Unique tokens take `tokens_scale` too.
     normalize : bool
         Divide every row's weights by their sum (percentages, token counts, rounded fractions).
+    mark_final : bool
+        Add the column is_final: true on the row with the most tokens of every run, false on its checkpoints.
 
     Returns
     -------
@@ -99,7 +87,8 @@ def import_runs(
     Raises
     ------
     RunsError
-        When a column is missing, files do not join, or a cell is impossible; messages name the user's columns.
+        When a column is missing, files do not join, or a cell is impossible; messages name the
+        user's columns.
 
     Examples
     --------
@@ -114,7 +103,7 @@ def import_runs(
     tables = [read_table(file) for file in ([files] if single else files)]  # pyright: ignore[reportGeneralTypeIssues]
     if not tables:
         raise RunsError("no file to import. Name at least one table.")
-    plan = _Plan()
+    plan = Plan()
     if format is not None:
         if format not in FORMATS:
             raise RunsError(
@@ -147,6 +136,9 @@ def import_runs(
     builder.unique(_listed(unique), sources, tokens_scale)
     builder.losses((() if format == "olmix" else _listed(losses)) or plan.losses)
     runs = runs_from_table(builder.table())
+    if mark_final:
+        builder.columns["is_final"] = last_checkpoints(runs).tolist()
+        runs = runs_from_table(builder.table())
     return replace(runs, warnings=(*warnings, *builder.warnings, *runs.warnings))
 
 
@@ -318,74 +310,3 @@ class _Builder:
             self._take(f"loss_{name}", column)
             if f"{column}_se" in names:
                 self._take(f"loss_{name}_se", f"{column}_se")
-
-
-def _regmix(tables: list[Table], _losses: tuple[str, ...]) -> tuple[list[Table], _Plan]:
-    """RegMix's pair: mixtures as train_the_pile_{} and losses as metric/the_pile_{}_val_loss, joined on index."""
-    if len(tables) != 2:
-        raise RunsError(
-            f"--format regmix takes two files, the mixtures and the losses, not {len(tables)}: "
-            "lawkit runs import train_mixture_1m.csv train_pile_loss_1m.csv --format regmix -o runs.csv"
-        )
-    size, warnings = None, ["n_tokens is set to 1e9, the tokens RegMix trained its 1M and 60M models on; "
-                            "give --n-tokens if yours differ."]  # fmt: skip
-    named = re.search(r"_(\d+)([mb])\.csv", PurePath(tables[0].where).name.lower())
-    if named:
-        size = float(named.group(1)) * (1e6 if named.group(2) == "m" else 1e9)
-        warnings.append(
-            f"n_params is set to {size:g}, from the name of {tables[0].where}; give --n-params to change it."
-        )
-    plan = _Plan(
-        on="index",
-        run_id="index",
-        weights=("train_the_pile_{}",),
-        losses=("metric/the_pile_{}_val_loss",),
-        n_params=size,
-        n_tokens=1e9,
-        rounding=0.01,
-        assumed=assumed,
-    )
-    return tables, plan
-
-
-_OLMIX_IDS = ("run", "run_id")
-_OLMIX_LABELS = (*_OLMIX_IDS, "name", "index", "Unnamed: 0")
-
-
-def _olmix(tables: list[Table], losses: tuple[str, ...]) -> tuple[list[Table], _Plan]:
-    """Olmix's pair: ratios.csv and metrics.csv, bare names as columns, joined on run or run_id."""
-    if len(tables) != 2:
-        raise RunsError(
-            f"--format olmix takes two files, the ratios and the metrics, not {len(tables)}: "
-            "lawkit runs import ratios.csv metrics.csv --format olmix -o runs.csv"
-        )
-    names = [PurePath(table.where).name.lower() for table in tables]
-    if "metric" in names[0] and "ratio" in names[1]:
-        tables = tables[::-1]
-    ratios, metrics = tables
-    ids = [name for name in _OLMIX_IDS if all(name in table.names for table in tables)]
-    if not ids:
-        found = [next((name for name in _OLMIX_IDS if name in table.names), None) for table in tables]
-        raise RunsError(
-            f"{ratios.where} and {metrics.where}: olmix tables are joined on a column run or run_id that both have; "
-            f"they have {found[0] or 'neither'} and {found[1] or 'neither'}. Rename it in one of them."
-        )
-    on = ids[0]
-    bare = [name for name in metrics.names if name not in _OLMIX_LABELS]
-    chosen = match_columns(losses or ("{}",), bare, metrics.where, "--losses", strip="loss")
-    sources = {name: name for name in ratios.names if name not in _OLMIX_LABELS}
-    renamed = [_rename(ratios, on, "weight_", sources), _rename(metrics, on, "loss_", chosen)]
-    warning = "olmix metrics are kept as they are, usually bits per byte rather than nats per token."
-    plan = _Plan(on=on, run_id=on, losses=("loss_{}",), rounding=0.011, warnings=(warning,))
-    return renamed, plan
-
-
-def _rename(table: Table, on: str, prefix: str, columns: dict[str, str]) -> Table:
-    back = {on: on} | {prefix + name: column for name, column in columns.items()}
-    return Table(tuple(back), table.n_rows, table.where, lambda name: table.cells(back[name]))
-
-
-FORMATS: dict[str, Callable[[list[Table], tuple[str, ...]], tuple[list[Table], _Plan]]] = {
-    "regmix": _regmix,
-    "olmix": _olmix,
-}

@@ -213,7 +213,7 @@ def _losses(table: Table, columns: dict[str, str]) -> np.ndarray:
 
 
 def _optional(table: Table, names: Sequence[str], columns: dict[str, str], what: str) -> np.ndarray | None:
-    """Read columns that need not be there, shape (n, len(names)), NaN where missing; None when none is there."""
+    """Read columns that need not be there, shape (n, len(names)), NaN where missing; None if absent."""
     if not any(name in columns for name in names):
         return None
     out = np.full((table.n_rows, len(names)), np.nan)

@@ -1,0 +1,121 @@
+"""Tables written as CSV, Parquet and JSON lines: whole or not at all, and read back bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lawkit.errors import RunsError
+from lawkit.io._tables import SUFFIXES
+
+__all__ = ["write_bytes", "write_table"]
+
+
+def write_table(columns: Mapping[str, Sequence[object]], path: str | os.PathLike[str]) -> None:
+    """Write columns as CSV, Parquet or JSON lines, by suffix, beside the target and renamed over it.
+
+    Numbers are written so that they read back to the same bits. None is an empty cell.
+
+    Raises
+    ------
+    RunsError
+        When the suffix is none of ours or the file cannot be written; an older file is then untouched.
+    """
+    target = os.fspath(path)
+    lower = target.lower()
+    if target == "-":
+        sys.stdout.write(_csv_text(columns, ","))
+    elif lower.endswith(".parquet"):
+        write_bytes(_parquet_bytes(columns, target), target)
+    elif lower.endswith((".jsonl", ".ndjson")):
+        lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in _records(columns))
+        write_bytes(_encode("".join(lines), target), target)
+    elif lower.endswith((".csv", ".tsv", ".csv.gz")):
+        content = _encode(_csv_text(columns, "\t" if lower.endswith(".tsv") else ","), target)
+        # mtime=0: the same runs give the same bytes.
+        write_bytes(gzip.compress(content, mtime=0) if lower.endswith(".gz") else content, target)
+    else:
+        raise RunsError(
+            f"{target}: cannot tell the format to write; end the name with one of {', '.join(SUFFIXES)}."
+        )
+
+
+def _records(columns: Mapping[str, Sequence[object]]) -> Iterator[dict[str, object]]:
+    for cells in zip(*columns.values(), strict=True):
+        yield {name: cell for name, cell in zip(columns, cells, strict=True) if cell is not None}
+
+
+def _csv_text(columns: Mapping[str, Sequence[object]], delimiter: str) -> str:
+    def plain(cell: object) -> object:
+        if cell is None:
+            return ""
+        if isinstance(cell, bool):
+            return "true" if cell else "false"
+        return repr(cell) if isinstance(cell, float) else cell
+
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([plain(cell) for cell in cells] for cells in zip(*columns.values(), strict=True))
+    return buffer.getvalue()
+
+
+def _parquet_bytes(columns: Mapping[str, Sequence[object]], target: str) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    arrays = {name: pa.array([_widened(cell) for cell in cells]) for name, cells in columns.items()}
+    pq.write_table(pa.table(arrays), buffer)
+    return buffer.getvalue()
+
+
+def _widened(cell: object) -> object:
+    # One Parquet type a column: sizes come as int where they are whole, so a mixed column is made float.
+    return float(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell
+
+
+def _encode(text: str, target: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RunsError(
+            f"{target}: {text[error.start]!r} in a name cannot be written as UTF-8. Rename it."
+        ) from None
+
+
+def write_bytes(content: bytes, path: str | os.PathLike[str]) -> None:
+    """Write a file beside its target, flush it to disk and rename it over, so that no half file is ever seen.
+
+    Raises
+    ------
+    RunsError
+        When the file cannot be written; an older file is then untouched.
+    """
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=".part", dir=target.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(target)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise RunsError(
+            f"{target}: cannot be written ({error.strerror or error}). Nothing was changed; choose a folder "
+            "that exists, is writable and has space."
+        ) from None
