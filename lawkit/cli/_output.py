@@ -188,7 +188,8 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
     if sum(widths) + 3 * len(columns) > out.width:
         for row in cells:
             out.print(row[0], soft_wrap=True)
-            _print_pairs(out, zip(columns[1:], row[1:], strict=True), margin="  ")
+            told = [(c, cell) for c, cell in zip(columns[1:], row[1:], strict=True) if cell != "-"]
+            _print_pairs(out, told, margin="  ")
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, name in enumerate(columns):

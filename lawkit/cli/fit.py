@@ -102,7 +102,8 @@ def command(
 
 
 def _show(result: dict[str, Any]) -> None:
-    _output.say(f"{result['law']} fitted to {result['n_runs']} runs\n")
+    name = result["formula"] or result["law"]
+    _output.say(f"{name} fitted to {result['n_runs']} runs\n")
     rows = [
         [
             name,
@@ -116,19 +117,36 @@ def _show(result: dict[str, Any]) -> None:
     if len(rows) > 1:
         rows.append(["all", _output.percent(train["mre"]), _output.percent(holdout.get("mre")), None])
     _output.show_table(["domain", "error (train)", "error (held out)", "starts at the optimum"], rows)
-    _output.say("\nErrors are means of |predicted - observed| / observed.\n")
+    _output.say("\nErrors are means of |predicted - observed| / observed over the cells with a loss.")
+    if holdout:
+        _output.say(
+            f"Held out: {holdout['what']} ({holdout['n_runs']} runs); of their losses "
+            f"{_output.percent(holdout['coverage_90'], 0)} lay in the 90% bands."
+        )
+    _output.say()
+    _show_parameters(result)
+
+
+#: More numbers than this are left to the fit folder and to --json.
+_MOST_NUMBERS = 200
+
+
+def _show_parameters(result: dict[str, Any]) -> None:
+    domains, sources = result["domains"], result["sources"]
+    first = next(iter(domains.values()))["parameters"]
+    scalars = [name for name, value in first.items() if not isinstance(value, list)]
+    vectors = [name for name in first if name not in scalars]
+    if scalars:
+        _output.show_table(
+            ["domain", *scalars], [[d, *(v["parameters"][p] for p in scalars)] for d, v in domains.items()]
+        )
+    if not vectors:
+        return
+    _output.say()
+    if len(domains) * len(vectors) * len(sources) > _MOST_NUMBERS:
+        _output.say(f"{', '.join(vectors)} have one value for each source and domain: see --json.")
+        return
     _output.show_table(
-        ["domain", "parameters"],
-        [[name, _parameters(domain["parameters"])] for name, domain in result["domains"].items()],
+        ["domain and parameter", *sources],
+        [[f"{d} {p}", *v["parameters"][p]] for d, v in domains.items() for p in vectors],
     )
-
-
-def _parameters(values: dict[str, Any]) -> str:
-    parts = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            inner = ", ".join(f"{source} {_output.number(each)}" for source, each in value.items())
-            parts.append(f"{name} [{inner}]")
-        else:
-            parts.append(f"{name} {_output.number(value)}")
-    return "; ".join(parts)
