@@ -24,7 +24,7 @@ STAMP := $(VENV)/.lawkit-$(shell { cat pyproject.toml; echo "$(CURDIR)"; } | cks
 # More threads than cores make small matrices slower, not faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-core check docs clean
+.PHONY: demo test test-core check docs clean .types
 .DELETE_ON_ERROR:
 
 ifdef RUNS

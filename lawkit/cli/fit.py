@@ -13,7 +13,7 @@ from lawkit.cli import _output, _types
 @click.command("fit")
 @click.argument("runs", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to save the fit in."
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to save the fit in."
 )
 @click.option(
     "--law", "law", metavar="NAME", help="Law to fit (see lawkit laws); by default the one the columns allow."
@@ -54,7 +54,7 @@ from lawkit.cli import _output, _types
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     runs: Path,
-    output: Path,
+    out: Path,
     law: str | None,
     formula: str | None,
     domains: tuple[str, ...],
@@ -64,7 +64,9 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Fit a scaling law to the runs table RUNS and save it as a folder.
+    """Fit a scaling law to a runs table.
+
+    RUNS is the table (see lawkit runs); the fit is saved as a folder.
 
     Before the fit on all runs, the same law is fitted without the largest scale and
     judged on it: the holdout error says how far to trust an extrapolation.
@@ -91,14 +93,14 @@ def command(
             min_weight=min_weight,
             seed=seed,
         )
-    fit.save(output)
+    fit.save(out)
     result = fit.to_dict()
     _output.show_warnings(result["warnings"])
     if as_json:
         _output.emit_json(result)
         return
     _show(result)
-    _output.note(f"saved in {output}")
+    _output.note(f"saved in {out}")
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(name: str | None, as_json: bool) -> None:
-    """List the laws, or show one: formula, parameters, shape, reference.
+    """List the laws, or show one of them.
 
-    K is the number of sources. A law that is convex in the mixture has an optimal
-    mixture that can be certified; laws of other packages are listed too.
+    Of one law you see the formula, the parameters, the shape and the reference. K is
+    the number of sources. A law that is convex in the mixture has an optimal mixture
+    that can be certified. Laws of other packages are listed too.
 
     \b
     Examples:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lawkit.cli import _output, _types
+
+if TYPE_CHECKING:
+    from lawkit.mixture import MixtureResult
 
 
 @click.command("optimize-mixture")
@@ -56,9 +59,10 @@ def command(
     target: tuple[tuple[str, float], ...],
     as_json: bool,
 ) -> None:
-    """Find the mixture with the lowest predicted loss at the target scale.
+    """Find the best mixture at a target scale.
 
-    FIT is a folder saved by lawkit fit. The optimality gap is an upper bound on how
+    FIT is a folder saved by lawkit fit. The best mixture is the one with the lowest
+    predicted loss, averaged over the domains by --target. The optimality gap is an upper bound on how
     much a better mixture could still gain under the law; the optimum without your
     constraints is printed beside.
 
@@ -84,33 +88,39 @@ def command(
     if as_json:
         _output.emit_json(result)
         return
-    _show(result, n_params, n_tokens)
-
-
-def _show(result: dict[str, Any], n_params: float, n_tokens: float) -> None:
-    free = result["unconstrained"]
     _output.say(
         f"The best mixture at {_output.size(n_params)} parameters and {_output.size(n_tokens)} tokens\n"
     )
+    _show(found)
+
+
+def _show(found: MixtureResult) -> None:
+    free = found.unconstrained_weights
     _output.show_table(
         ["source", "weight", "unconstrained"],
+        [[name, f"{weight:.4f}", f"{free[name]:.4f}"] for name, weight in found.weights.items()],
+    )
+    _output.say()
+    _output.show_table(["domain", "predicted loss"], [[d, f"{v:.4f}"] for d, v in found.predicted.items()])
+    _output.say()
+    named = {"uniform": "at equal weights", "best_recorded": "at the best recorded mixture"}
+    _output.show_pairs(
         [
-            [name, f"{weight:.4f}", f"{free['weights'][name]:.4f}"]
-            for name, weight in result["weights"].items()
-        ],
+            ("objective", f"{found.objective:.5f} nats per token"),
+            ("  unconstrained", f"{found.unconstrained_objective:.5f}"),
+            *((f"  {named.get(name, name)}", f"{value:.5f}") for name, value in found.baselines.items()),
+            ("optimality gap", f"{found.optimality_gap:.1e} nats ({_CERTIFIED[found.certificate]})"),
+        ]
     )
-    _output.say()
-    _output.show_table(
-        ["domain", "predicted loss"], [[d, f"{v:.4f}"] for d, v in result["predicted"].items()]
-    )
-    _output.say()
-    pairs = [
-        ("objective", f"{result['objective']:.5f} nats per token"),
-        ("unconstrained", f"{free['objective']:.5f}"),
-        ("optimality gap", f"at most {result['optimality_gap']:.1e} nats ({result['certificate']} optimum)"),
-        ("active constraints", ", ".join(map(str, result["active_constraints"])) or "none"),
-    ]
-    prices = {name: price for name, price in result["shadow_prices"].items() if price}
-    if prices:
-        pairs.append(("shadow prices", ", ".join(f"{n} {_output.number(p)}" for n, p in prices.items())))
-    _output.show_pairs(pairs)
+    if found.active:
+        _output.say()
+        _output.show_table(
+            ["binding limit", "nats per .01 more", "nats per 1B more tokens"],
+            [[str(a), a.price / 100, a.price_per_billion_tokens] for a in found.active],
+        )
+
+
+_CERTIFIED = {
+    "global": "proven: no allowed mixture is better by more",
+    "local": "a local optimum: nothing is proven of mixtures elsewhere",
+}

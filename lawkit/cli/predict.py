@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "-o",
-    "--output",
+    "--out",
     type=click.Path(path_type=Path),
     help="Write the rows of RUNS with pred_, lower_ and upper_<domain> (.csv, .parquet, .jsonl).",
 )
@@ -42,13 +42,14 @@ def command(
     n_tokens: float | None,
     mixture: dict[str, float] | None,
     interval: float,
-    output: Path | None,
+    out: Path | None,
     as_json: bool,
 ) -> None:
-    """Predict losses with the fit saved in the folder FIT.
+    """Predict losses at new sizes and mixtures.
 
-    Name either a table with --at, or one point with --n-params, --n-tokens and
-    --mixture. Where the table has losses, the errors of the predictions are printed.
+    FIT is a folder saved by lawkit fit. Name either a table with --at, or one point
+    with --n-params, --n-tokens and --mixture. Where the table has losses, the errors
+    of the predictions are printed.
 
     \b
     Examples:
@@ -63,7 +64,7 @@ def command(
         raise click.UsageError(
             "name a table with --at, or one point with --n-params, --n-tokens and --mixture"
         )
-    if output is not None and runs is None:
+    if out is not None and runs is None:
         raise click.UsageError("-o writes the rows of a table: name it with --at")
     import lawkit
 
@@ -71,7 +72,7 @@ def command(
     if runs is None:
         _at_point(fitted, n_params, n_tokens, mixture, interval, as_json)
     else:
-        _at_table(fitted, runs, interval, output, as_json)
+        _at_table(fitted, runs, interval, out, as_json)
 
 
 def _at_point(
@@ -136,7 +137,7 @@ def _at_point(
     _output.say(f"\n{_output.percent(interval, 0)} band: {prediction.kind}.")
 
 
-def _at_table(fit: Fit, path: Path, interval: float, output: Path | None, as_json: bool) -> None:
+def _at_table(fit: Fit, path: Path, interval: float, out: Path | None, as_json: bool) -> None:
     from lawkit.fitting.scoring import predict_runs, score
     from lawkit.runs import read_runs
 
@@ -151,10 +152,10 @@ def _at_table(fit: Fit, path: Path, interval: float, output: Path | None, as_jso
     ):
         assert table is not None
         columns |= {f"{prefix}_{d}": table[:, i].tolist() for i, d in enumerate(fit.domains)}
-    if output is not None:
-        from lawkit.io._tables import write_table
+    if out is not None:
+        from lawkit.io._write import write_table
 
-        write_table(columns, output)
+        write_table(columns, out)
     found = score(fit, runs, prediction)
     result: dict[str, Any] = {
         "law": fit.law.name,
@@ -178,14 +179,14 @@ def _at_table(fit: Fit, path: Path, interval: float, output: Path | None, as_jso
             f"\n{_output.percent(found['coverage'], 0)} of the losses lie in the {interval:.0%} band."
         )
         _output.say(f"Band: {prediction.kind}.")
-    elif output is None:
+    elif out is None:
         shown = [f"pred_{d}" for d in fit.domains]
         _output.show_table(
             ["row", *fit.domains],
             [[str(r), *(f"{columns[s][i]:.4f}" for s in shown)] for i, r in enumerate(runs.rows)],
         )
-    if output is not None:
-        _output.note(f"{len(runs)} rows written to {output}")
+    if out is not None:
+        _output.note(f"{len(runs)} rows written to {out}")
 
 
 def _errors(name: str, values: dict[str, Any]) -> list[Any]:

@@ -42,7 +42,7 @@ from lawkit.cli import _output, _types
 )
 @click.option(
     "-o",
-    "--output",
+    "--out",
     type=click.Path(path_type=Path),
     help="Write the runs as a table, losses left to fill in.",
 )
@@ -57,14 +57,14 @@ def command(
     method: str,
     bounds: tuple[tuple[str, float, float], ...],
     seed: int,
-    output: Path | None,
+    out: Path | None,
     as_json: bool,
 ) -> None:
     """Propose the next proxy runs, within a budget of flops.
 
-    The runs chosen are those that most reduce the expected regret: the loss given
-    away at the target scale because the law's parameters, and with them the best
-    mixture, are known only so well.
+    FIT is a folder saved by lawkit fit. The runs chosen are those that most reduce
+    the expected regret: the loss given away at the target scale because the law's
+    parameters, and with them the best mixture, are known only so well.
 
     \b
     Examples:
@@ -89,15 +89,15 @@ def command(
             seed=seed,
         )
     result = proposal.to_dict()
-    if output is not None:
-        proposal.write(output)
+    if out is not None:
+        proposal.write(out)
     _output.show_warnings(result.get("warnings", ()))
     if as_json:
         _output.emit_json(result)
         return
     _show(result)
-    if output is not None:
-        _output.note(f"written to {output}")
+    if out is not None:
+        _output.note(f"written to {out}")
 
 
 def _show(result: dict[str, Any]) -> None:
