@@ -12,7 +12,8 @@ from lawkit.cli._types import SIZE
 if TYPE_CHECKING:
     from lawkit.io.checks import Finding
 
-_MOST_SCALES = 20
+_MOST_SIZES = 15
+_MOST_TOKENS = 12
 
 
 @click.group("runs")
@@ -150,7 +151,7 @@ def _show(summary: dict[str, Any]) -> None:
             ("domains", len(domains)),
             ("missing losses", summary["missing_cells"]),
             ("also has", ", ".join(summary["columns"]) or None),
-            ("correlation of log N and log D", correlation),
+            ("correlation of log N and log D", None if correlation is None else f"{correlation:+.3f}"),
         ]
     )
     _output.say()
@@ -171,24 +172,33 @@ def _show(summary: dict[str, Any]) -> None:
 
 def _show_scales(scales: list[dict[str, Any]]) -> None:
     """Print how many runs there are of every model size (rows) and number of tokens (columns)."""
-
-    def named(value: float | None) -> str:
-        return "one size" if value is None else _output.size(value)
-
     counts = {(s["n_params"], s["n_tokens"]): s["runs"] for s in scales}
     params = list(dict.fromkeys(s["n_params"] for s in scales))
     tokens = sorted({s["n_tokens"] for s in scales}, key=lambda value: value or 0.0)
-    if len(params) <= _MOST_SCALES and len(tokens) <= 12:
-        header = ["n_params \\ n_tokens", *map(named, tokens)]
-        _output.show_table(header, [[named(N), *(counts.get((N, D)) for D in tokens)] for N in params])
+    if len(params) <= _MOST_SIZES and len(tokens) <= _MOST_TOKENS:
+        header = ["n_params \\ n_tokens", *_named(tokens)]
+        rows = [[counts.get((N, D)) for D in tokens] for N in params]
+        _output.show_table(header, [[name, *row] for name, row in zip(_named(params), rows, strict=True)])
         return
+    # Too many to list: neighbouring sizes share a row.
+    group = -(-len(params) // _MOST_SIZES)
     rows = []
-    for N in params[:_MOST_SCALES]:
-        seen = [D for D in tokens if (N, D) in counts]
-        span = named(seen[0]) if len(seen) == 1 else f"{named(seen[0])} to {named(seen[-1])}"
-        rows.append([named(N), span, sum(counts[N, D] for D in seen)])
-    if len(params) > _MOST_SCALES:
-        rest = params[_MOST_SCALES:]
-        total = sum(count for (N, _), count in counts.items() if N in set(rest))
-        rows.append([f"{len(rest)} more sizes", f"up to {named(rest[-1])} parameters", total])
+    for start in range(0, len(params), group):
+        some = set(params[start : start + group])
+        seen = sorted({D for N, D in counts if N in some}, key=lambda value: value or 0.0)
+        runs = sum(count for (N, _), count in counts.items() if N in some)
+        rows.append([_span(params[start : start + group]), _span(seen), runs])
     _output.show_table(["n_params", "n_tokens", "runs"], rows)
+
+
+def _named(sizes: list[float | None]) -> list[str]:
+    """Write sizes shortly, or in full where two would read the same."""
+    short = ["one size" if size is None else _output.size(size) for size in sizes]
+    if len(set(short)) == len(short):
+        return short
+    return ["one size" if size is None else f"{size:.10g}" for size in sizes]
+
+
+def _span(sizes: list[float | None]) -> str:
+    first, last = (_named([size])[0] for size in (sizes[0], sizes[-1]))
+    return first if first == last else f"{first} to {last}"

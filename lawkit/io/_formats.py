@@ -38,7 +38,7 @@ def _regmix(tables: list[Table], _losses: tuple[str, ...]) -> tuple[list[Table],
         )
     size = None
     assumed = {
-        "n_tokens": "n_tokens is set to 1e9, what RegMix's 1M and 60M models saw; --n-tokens changes it."
+        "n_tokens": "n_tokens is set to 1e9, as for RegMix's 1M and 60M models; --n-tokens changes it."
     }
     named = re.search(r"_(\d+)([mb])\.csv", PurePath(tables[0].where).name.lower())
     if named:
@@ -77,8 +77,9 @@ def _olmix(tables: list[Table], losses: tuple[str, ...]) -> tuple[list[Table], P
     if not ids:
         found = [next((name for name in _OLMIX_IDS if name in table.names), None) for table in tables]
         raise RunsError(
-            f"{ratios.where} and {metrics.where}: olmix tables are joined on a column run or run_id that both "
-            f"have; they have {found[0] or 'neither'} and {found[1] or 'neither'}. Rename it in one of them."
+            f"{ratios.where} and {metrics.where}: olmix tables are joined on a column run or run_id that "
+            f"both have; they have {found[0] or 'neither'} and {found[1] or 'neither'}. "
+            "Rename it in one of them."
         )
     on = ids[0]
     bare = [name for name in metrics.names if name not in _OLMIX_LABELS]
