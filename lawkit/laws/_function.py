@@ -91,9 +91,6 @@ class _Code:
             for i, a in enumerate(by):
                 for b in by[: i + 1]:
                     second = sp.diff(self._first(a), b)
-                    # Kinks (a source leaving its floor) have none; the one-sided one is used.
-                    if second.has(sp.DiracDelta):
-                        second = second.replace(sp.DiracDelta, lambda *_: sp.S.Zero)
                     if second != 0:
                         found[a, b] = second
             self._hessians[wanted] = list(found), self._compile(list(found.values()))
@@ -106,13 +103,17 @@ class _Code:
 
     def _compile(self, exprs: list[sp.Expr]) -> Callable[[dict], list]:
         # x**p with a symbolic p costs several times exp(p*log(x)), and the logarithms are shared.
-        powers = {
-            e: sp.exp(e.exp * self._logs[e.base])
-            for e in set().union(*(e.atoms(sp.Pow) for e in exprs))
-            if e.base in self._logs and not e.exp.is_number
-        }
-        powers |= {sp.log(x): s for x, s in self._logs.items()}
-        rewritten = [e.xreplace(powers) for e in exprs]
+        def log_of(product: sp.Expr) -> sp.Expr | None:
+            factors = sp.Mul.make_args(product)
+            return sp.Add(*[self._logs[f] for f in factors]) if all(f in self._logs for f in factors) else None
+
+        shared = {}
+        for e in set().union(*(e.atoms(sp.Pow, sp.log) for e in exprs)):
+            if isinstance(e, sp.log) and (log := log_of(e.args[0])) is not None:
+                shared[e] = log
+            elif isinstance(e, sp.Pow) and not e.exp.is_number and (log := log_of(e.base)) is not None:
+                shared[e] = sp.exp(e.exp * log)
+        rewritten = [e.xreplace(shared) for e in exprs]
         logs = {x: s for x, s in self._logs.items() if any(e.has(s) for e in rewritten)}
         raw = sp.lambdify([*self._arguments, *logs.values()], rewritten, modules=_NUMPY, cse=True)
         arguments = [a.name for a in self._arguments]
@@ -127,18 +128,58 @@ class _Code:
         return run
 
 
-def _reduce(ufunc: np.ufunc) -> Callable:
-    return lambda items, axis=0: functools.reduce(ufunc, items)
+class _Step(sp.Function):
+    """1 for a positive argument, 0 for a negative one, 1/2 at zero; its derivative is taken to be zero."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return sp.S.Zero
 
 
-_NUMPY = [{"amax": _reduce(np.maximum), "amin": _reduce(np.minimum)}, "numpy"]
+class _Larger(sp.Function):
+    """The larger of two numbers: sympy's Max without its comparisons, which take seconds in a long expression."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        a, b = self.args
+        return _Step(a - b) if argindex == 1 else _Step(b - a)
+
+    def _eval_is_positive(self) -> bool | None:
+        return True if any(a.is_positive for a in self.args) else None
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+
+class _Smaller(sp.Function):
+    """The smaller of two numbers."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        a, b = self.args
+        return _Step(b - a) if argindex == 1 else _Step(a - b)
+
+    def _eval_is_positive(self) -> bool | None:
+        return True if all(a.is_positive for a in self.args) else None
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+
+def _plain_extrema(expr: sp.Expr) -> sp.Expr:
+    """Max and Min replaced by functions of two arguments that stay as they are written."""
+    expr = expr.replace(sp.Max, lambda *a: functools.reduce(_Larger, a))
+    return expr.replace(sp.Min, lambda *a: functools.reduce(_Smaller, a))
+
+
+_NUMPY = [
+    {"_Larger": np.maximum, "_Smaller": np.minimum, "_Step": lambda x: np.heaviside(x, 0.5)},
+    "numpy",
+]
 
 
 class _Node:
     """A law-level expression: its sums cut out, each sum's summand compiled apart."""
 
     def __init__(self, expr: sp.Expr, symbols: _Symbols):
-        expr = symbols.in_unconstrained(expr)
+        expr = symbols.in_unconstrained(_plain_extrema(expr))
         sums = sorted(expr.atoms(sp.Sum), key=sp.default_sort_key)
         if any(s.function.has(sp.Sum) for s in sums):
             raise LawError(f"law {symbols.law.name!r} has a sum inside a sum, which is not supported")
@@ -232,10 +273,12 @@ class LawFunction:
             state = _State(self, z, x)
             return np.array(np.broadcast_to(state.value(self._loss), state.shape))
 
-    def jacobian(self, z: np.ndarray, x: Inputs, wrt: tuple[str, ...] = ("params",)) -> tuple[np.ndarray, np.ndarray]:
-        """Losses (B, n, E) and first derivatives (B, n, E, Y)."""
+    def jacobian(
+        self, z: np.ndarray, x: Inputs, wrt: tuple[str, ...] = ("params",), only: frozenset[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Losses (B, n, E) and first derivatives (B, n, E, Y); columns of parameters not in `only` stay 0."""
         with np.errstate(all="ignore"):
-            state = _State(self, z, x, wrt)
+            state = _State(self, z, x, wrt, only)
             value, first = state.first(self._loss)
             if self._equation is not None:
                 first = first[..., :-1] + first[..., -1:] * state.implicit_slope()
@@ -256,6 +299,14 @@ class LawFunction:
             second = _eliminate(second, slope) + first[..., -1, None, None] * curve
             return value, first[..., :-1] + first[..., -1:] * slope, second
 
+    def curvature(self, z: np.ndarray, x: Inputs, multipliers: np.ndarray) -> np.ndarray:
+        """Second derivatives by the parameters, summed over rows and domains with `multipliers` (B, n, E): (B, P, P)."""
+        with np.errstate(all="ignore"):
+            if self._equation is None and not self._loss.inner:
+                return _State(self, z, x, ("params",)).summed_second(self._loss, multipliers)
+            second = self.hessian(z, x, ("params",))[2]
+            return np.einsum("bne,bnepq->bpq", multipliers, second)
+
     # ---- the implicit quantity --------------------------------------------------------------------------
 
     def _solve(self, state: _State) -> np.ndarray:
@@ -263,23 +314,24 @@ class LawFunction:
         assert self._equation is not None
         shape = (*state.shape[:2], 1)
         low, high = (np.array(np.broadcast_to(state.value(b, implicit=False), shape)) for b in self._bracket)
-        mid = 0.5 * (low + high)
-        state.set_implicit(low)
-        falling = state.value(self._equation) > 0
-        for _ in range(200):
-            state.set_implicit(mid)
+        # From the lower end: there Newton never oversteps where the equation is convex and falling.
+        at = low
+        state.set_implicit(at)
+        value, slope = state.equation_slope(self._equation)
+        falling = value > 0
+        for _ in range(100):
+            newton = at - value / slope
+            new = np.where((newton >= low) & (newton <= high), newton, 0.5 * (low + high))
+            # Newton squares the error: after a step this small the root is exact.
+            moving = np.abs(new - at) > 1e-9 * np.maximum(1.0, np.abs(new))
+            at = new
+            state.set_implicit(at)
+            if not moving.any():
+                break
             value, slope = state.equation_slope(self._equation)
             above = (value > 0) != falling
-            high, low = np.where(above, mid, high), np.where(above, low, mid)
-            newton = mid - value / slope
-            inside = (newton > low) & (newton < high)
-            new = np.where(inside, newton, 0.5 * (low + high))
-            step = np.abs(new - mid)
-            mid = new
-            if not np.any(step > 1e-14 * np.maximum(1.0, np.abs(mid))):
-                break
-        state.set_implicit(mid)
-        return mid
+            high, low = np.where(above, at, high), np.where(above, low, at)
+        return at
 
 
 def _eliminate(second: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -293,8 +345,16 @@ def _eliminate(second: np.ndarray, slope: np.ndarray) -> np.ndarray:
 class _State:
     """One evaluation: the values of all symbols, and where each variable's derivative goes."""
 
-    def __init__(self, function: LawFunction, z: np.ndarray, x: Inputs, wrt: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        function: LawFunction,
+        z: np.ndarray,
+        x: Inputs,
+        wrt: tuple[str, ...] = (),
+        only: frozenset[str] | None = None,
+    ):
         law = function.law
+        self._only = only
         self.n_sources = x.weights.shape[1]
         self.shape = (len(z), len(x.weights), x.own.shape[1])
         if law.needs_own_source and (x.own < 0).any():
@@ -362,18 +422,22 @@ class _State:
 
     def equation_slope(self, node: _Node) -> tuple[np.ndarray, np.ndarray]:
         """Value of the equation and its derivative in the implicit quantity, (B, n, 1) each."""
-        self._sum_values(node)
+        shape = (*self.shape[:2], self.n_sources)
         wanted = frozenset([str(self._implicit_name), *[s.name for s in node.sum_symbols]])
+        sums, sum_slopes = [], []
+        for code in node.inner:
+            by, gradient = code.gradient(wanted)
+            each = [np.broadcast_to(v, shape).sum(-1)[..., None] for v in gradient(self._inner)]
+            sums.append(each[0])
+            sum_slopes.append(each[1] if by else 0.0)
+        self._sums[id(node)] = sums
+        self._outer.update({symbol.name: v for symbol, v in zip(node.sum_symbols, sums, strict=True)})
         by, gradient = node.outer.gradient(wanted)
         level, *parts = gradient(self._outer)
-        values = dict(zip([v.name for v in by], parts, strict=True))
-        total = values.get(str(self._implicit_name), 0.0)
-        shape = (*self.shape[:2], self.n_sources)
-        for symbol, code in zip(node.sum_symbols, node.inner, strict=True):
-            inner_by, inner_gradient = code.gradient(wanted)
-            if inner_by:
-                slope = np.broadcast_to(inner_gradient(self._inner)[1], shape).sum(-1)[..., None]
-                total = total + values[symbol.name] * slope
+        slopes = dict(zip([v.name for v in by], parts, strict=True))
+        total = slopes.get(str(self._implicit_name), 0.0)
+        for symbol, inner in zip(node.sum_symbols, sum_slopes, strict=True):
+            total = total + slopes.get(symbol.name, 0.0) * inner
         return np.broadcast_to(level, (*self.shape[:2], 1)), total
 
     # ---- where derivatives go ---------------------------------------------------------------------------
@@ -383,13 +447,14 @@ class _State:
         if name == self._implicit_name:
             return self.width - 1
         if name.startswith("z_"):
-            return None if self._params_at is None else self._where[name[2:]].start
+            asked = self._params_at is not None and (self._only is None or name[2:] in self._only)
+            return self._where[name[2:]].start if asked else None
         base, index = self._kinds[name]
         if base == "h":
             if self._weights_at is None:
                 return None
             start = self._weights_at
-        elif self._params_at is None:
+        elif self._params_at is None or (self._only is not None and base not in self._only):
             return None
         else:
             start = self._where[base].start
@@ -489,6 +554,27 @@ class _State:
                 both = both + np.swapaxes(both, -1, -2)
             out += np.broadcast_to(part, self.shape)[..., None, None] * both
         return value, first, out
+
+    def summed_second(self, node: _Node, multipliers: np.ndarray) -> np.ndarray:
+        """Second derivatives (B, Y, Y) of a node without sums, summed over (n, E) with `multipliers`.
+
+        The (B, n, E, Y, Y) array of `second` is never built: most of its entries are zero or alike.
+        """
+        out = np.zeros((self.shape[0], self.width, self.width))
+        pairs, hessian = node.outer.hessian(self._wanted(node.outer))
+        for (a, b), part in zip(pairs, hessian(self._outer) if pairs else [], strict=True):
+            at = [self._column(v.name) for v in (a, b)]
+            total = (part * multipliers).sum(1)  # (B, E)
+            if isinstance(at[0], int) and isinstance(at[1], int):
+                out[:, at[0], at[1]] = out[:, at[1], at[0]] = total.sum(1)
+                continue
+            # An element of a vector, taken at a domain's own source: its column differs by domain.
+            index = [np.broadcast_to(np.asarray(c), total.shape) for c in at]
+            batch = np.broadcast_to(np.arange(len(total))[:, None], total.shape)
+            np.add.at(out, (batch, index[0], index[1]), total)
+            if a != b:
+                np.add.at(out, (batch, index[1], index[0]), total)
+        return out
 
     def _direction(self, name: str, sums: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """Derivative (B, n or 1, E, Y) of one outside variable by all variables."""

@@ -126,11 +126,12 @@ class Objective:
     """What a law is fitted by.
 
     kind 'huber': Huber loss, threshold `delta`, on log predicted - log observed loss, no prior.
-    kind 'relative': squares of (predicted - observed) / observed. With `sigma` set, divided by it, and
-    the priors are added: a maximum a posteriori fit. `token_power` weights runs by n_tokens ** token_power (mean 1).
+    kind 'relative': squares of (predicted - observed) / observed; kind 'absolute': of predicted - observed. With
+    `sigma` set, divided by it, and the priors are added: a maximum a posteriori fit. `token_power` weights runs by
+    n_tokens ** token_power (mean 1).
     """
 
-    kind: Literal["huber", "relative"] = "huber"
+    kind: Literal["huber", "relative", "absolute"] = "huber"
     delta: float = 1e-3
     sigma: float | None = None
     token_power: float = 0.0

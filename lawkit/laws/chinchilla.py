@@ -8,9 +8,12 @@ E, A, B, alpha, beta = scalars("E A B alpha beta")
 class Chinchilla(Law):
     """E + A/N^alpha + B/D^beta.
 
+    What a model of finite size and what finite data leave to be learnt are added to the loss E of an endless model on
+    endless data.
+
     References
     ----------
-    Hoffmann et al. 2022, arXiv:2203.15556, equation 2.
+    Hoffmann et al. 2022, Training Compute-Optimal Large Language Models, arXiv:2203.15556, equation 2.
     """
 
     name = "chinchilla"
