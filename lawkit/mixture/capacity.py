@@ -5,64 +5,51 @@ In u = log x, s = log h and m = log of the inner problem's multiplier, the law r
     minimise   sum_i v_i [c_i e^(-b_i u_i) + A_i D^-a_i e^(-a_i s_i)]
     subject to s_i  = m + (b_i + 1) u_i - log(b_i c_i)    where source i has capacity above its floor H,
                s_i <= m + (b_i + 1) log H - log(b_i c_i)  where u_i = log H,
-               log sum e^u <= log(N + (K - 1) H),  log sum e^s <= 0,  u >= log H.
+               sum e^u = N + (K - 1) H,  sum e^s = 1,  u >= log H.
 
-With the sources at their floor given this is convex. Which ones are is settled by branching: a source that is
-undecided has the inequality with its own u_i, which both cases satisfy. Most branches fall to a bound that
-needs no program at all, and every bound is a linear program of the true objective and constraints linearised,
-so no solver's word is taken for it. Both sums are equalities in the law; where limits keep the relaxed optimum
-from meeting them, the bound stays valid but below the best mixture, and the gap says so.
+Three things stand between this and a convex program, and `solve` branches on each. Which sources are at their
+floor: an undecided source gets the inequality with its own u_i, which both cases satisfy. And the two sums:
+"at most" is convex and nearly always tight by itself; "at least" is relaxed to the secants of the exponentials
+over the branch's box, exact as the box shrinks. Without limits on the weights one program is as a rule the
+whole proof. Every bound is a linear program of the objective and the rows linearised, so no conic solver's
+word is taken for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lawkit.errors import OptimizeError
-from lawkit.mixture._cones import ConeProgram, SolverError, constant
+from lawkit.mixture._cones import ConeProgram, constant
 from lawkit.mixture._form import Scale
 from lawkit.mixture.certificate import linear_minimum
 from lawkit.mixture.problem import MixtureProblem
-from lawkit.mixture.smooth import Derivatives, minimise
-
-#: The law is infinite at zero weight; its authors keep every weight above this when they optimise.
-MIN_WEIGHT = 1e-4
-#: A branch that cannot beat the best mixture by more than this is closed, nats.
-CLOSED = 1e-9
 
 UNDECIDED, ABOVE, AT_FLOOR = 0, 1, -1
 
 
 @dataclass(frozen=True)
-class CapacitySolution:
-    """The best mixture found and the proven bound.
-
-    Attributes
-    ----------
-    h
-        Mixture (K,).
-    lower_bound
-        No feasible mixture has a lower loss.
-    programs
-        Convex programs solved.
-    """
-
-    h: np.ndarray
-    lower_bound: float
-    programs: int
-
-
-@dataclass(frozen=True)
-class _Point:
-    """Log capacities (K,), log weights (K,) and the log multiplier."""
+class Point:
+    """Log capacities u (K,), log weights s (K,) and the log multiplier m."""
 
     u: np.ndarray
     s: np.ndarray
     m: float
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A part of the feasible set: which sources are at their floor (K,), and a box (4 of shape (K,))."""
+
+    state: np.ndarray
+    u_low: np.ndarray
+    u_high: np.ndarray
+    s_low: np.ndarray
+    s_high: np.ndarray
 
 
 class CapacityForm:
@@ -75,7 +62,12 @@ class CapacityForm:
     scale
         The run to plan.
     problem
-        Limits and target; domains in the order of the sources.
+        Limits, all lower ones positive, and target; domains in the order of the sources.
+
+    Raises
+    ------
+    OptimizeError
+        For a run no larger than one source's floor.
     """
 
     def __init__(self, parameters: Mapping[str, Any], scale: Scale, problem: MixtureProblem) -> None:
@@ -95,10 +87,22 @@ class CapacityForm:
             self.noise = problem.target * np.asarray(parameters["A"], float) * scale.n_tokens**-self.a
         else:
             self.a, self.noise = np.ones(K), np.zeros(K)
-        self.low, self.high = np.log(problem.lower), np.log(problem.upper)
         self.log_floor, self.log_capacity = np.log(self.floor), np.log(self.capacity)
 
-    def point(self, h: np.ndarray) -> _Point:
+    def whole(self, state: np.ndarray) -> Branch:
+        """The feasible set, as far as it agrees with `state` (K,)."""
+        K, problem = len(state), self.problem
+        spare = 1 - (problem.lower.sum() - problem.lower)
+        most = np.full(K, np.log(self.capacity - (K - 1) * self.floor))
+        return Branch(
+            state=state,
+            u_low=np.full(K, self.log_floor),
+            u_high=np.where(state == AT_FLOOR, self.log_floor, most),
+            s_low=np.log(problem.lower),
+            s_high=np.log(np.minimum(problem.upper, spare)),
+        )
+
+    def point(self, h: np.ndarray) -> Point:
         """Capacities and multiplier that the law's inner problem gives a mixture (K,)."""
         from scipy.optimize import brentq
 
@@ -107,38 +111,47 @@ class CapacityForm:
         def log_x(m: float) -> np.ndarray:
             return np.maximum(self.log_floor, (s + self.offset - m) / (self.b + 1))
 
-        each = s + self.offset - (self.b + 1) * self.log_floor
-        lowest = float((s + self.offset - (self.b + 1) * self.log_capacity).min())
-        excess = lambda m: float(np.exp(log_x(m) - self.log_capacity).sum() - 1)  # noqa: E731
-        m = float(brentq(excess, lowest - 1, float(each.max()), xtol=1e-14, rtol=1e-15, maxiter=200))
-        return _Point(log_x(m), s, m)
+        def excess(m: float) -> float:
+            return float(np.exp(log_x(m) - self.log_capacity).sum() - 1)
 
-    def objective(self, p: _Point) -> float:
+        lowest = float((s + self.offset - (self.b + 1) * self.log_capacity).min())
+        highest = float((s + self.offset - (self.b + 1) * self.log_floor).max())
+        m = float(brentq(excess, lowest - 1, highest, xtol=1e-14, rtol=1e-15, maxiter=200))
+        return Point(log_x(m), s, m)
+
+    def objective(self, p: Point) -> float:
         """Loss at a point, as this form reads the law."""
         return self.base + float(self.gain @ np.exp(-self.b * p.u) + self.noise @ np.exp(-self.a * p.s))
 
-    def relaxed(self, state: np.ndarray) -> _Point:
-        """Optimum of one branch (its conic program).
+    def relaxed(self, branch: Branch) -> Point:
+        """Optimum of a branch's convex relaxation.
 
         Raises
         ------
         SolverError
             When Clarabel gives no usable point; `.infeasible` for an empty branch.
         """
-        K = len(state)
+        K, above = len(self.b), branch.state == ABOVE
         program = ConeProgram()
         u, s, m = program.variable(K), program.variable(K), program.variable(1)
         link = m.tile(K) + u * (self.b + 1) - self.offset - s
-        program.equal_zero(link.where(state == ABOVE))
-        program.nonnegative(link.where(state != ABOVE))
-        program.equal_zero((u - self.log_floor).where(state == AT_FLOOR))
-        program.nonnegative((u - self.log_floor).where(state != AT_FLOOR))
-        program.nonnegative(s - self.low)
-        program.nonnegative(self.high - s)
-        for logs, limit in ((u, self.log_capacity), (s, 0.0)):
+        program.equal_zero(link.where(above))
+        program.nonnegative(link.where(~above))
+        fixed = branch.u_high - branch.u_low < 1e-12
+        program.equal_zero((u - branch.u_low).where(fixed))
+        program.nonnegative((u - branch.u_low).where(~fixed))
+        program.nonnegative((branch.u_high - u).where(~fixed))
+        program.nonnegative(s - branch.s_low)
+        program.nonnegative(branch.s_high - s)
+        for logs, low, high, limit in (
+            (u, branch.u_low, branch.u_high, self.log_capacity),
+            (s, branch.s_low, branch.s_high, 0.0),
+        ):
             share = program.variable(K)
             program.at_least_exp(share, logs - limit)
             program.nonnegative(1.0 - share.sum())
+            slope, intercept = secant(low - limit, high - limit)
+            program.nonnegative(((logs - limit) * slope + intercept).sum() - 1.0)
         total = constant(np.zeros(1))
         for coefficient, power, logs in ((self.gain, self.b, u), (self.noise, self.a, s)):
             used = coefficient > 0
@@ -148,41 +161,55 @@ class CapacityForm:
                 program.at_least_exp(term, exponent.where(used))
                 total = total + term.sum()
         x = program.minimise(total)
-        return _Point(program.value(u, x), program.value(s, x), float(program.value(m, x)[0]))
+        return Point(program.value(u, x), program.value(s, x), float(program.value(m, x)[0]))
 
-    def bound(self, p: _Point, state: np.ndarray) -> float:
-        """Lower bound over a branch from the objective and both sums linearised at any point p."""
-        K = len(state)
+    def bound(self, p: Point, branch: Branch, best: float = np.inf) -> tuple[float, Branch]:
+        """A lower bound over a branch, by linearising at a point p (any point gives a valid one).
+
+        Returns also the branch's box without what the bound's reduced costs show to be worse than `best`.
+        """
+        K, above = len(self.b), branch.state == ABOVE
         slope_u = -self.gain * self.b * np.exp(-self.b * p.u)
         slope_s = -self.noise * self.a * np.exp(-self.a * p.s)
         zero, eye = np.zeros(K), np.eye(K)
-        share_u, share_s = np.exp(p.u), np.exp(p.s)
-        total_u, total_s = share_u.sum(), share_s.sum()
-        share_u, share_s = share_u / total_u, share_s / total_s
-        # Rows: both sums, then s - (b + 1) u - m <= -offset.
-        link = np.hstack([-np.diag(self.b + 1), eye, -np.ones((K, 1))])
-        above = state == ABOVE
-        at_most = np.vstack([np.r_[share_u, zero, 0.0], np.r_[zero, share_s, 0.0], link[~above]])
-        at_most_to = np.r_[
-            self.log_capacity - np.log(total_u) + share_u @ p.u,
-            -np.log(total_s) + share_s @ p.s,
-            -self.offset[~above],
-        ]
-        u_high = np.where(state == AT_FLOOR, self.log_floor, self.log_capacity)
-        u_low = np.full(K, self.log_floor)
+        rows, limits = [], []
+        for part, logs, low, high, limit in (
+            (0, p.u, branch.u_low, branch.u_high, self.log_capacity),
+            (1, p.s, branch.s_low, branch.s_high, 0.0),
+        ):
+            share = np.exp(logs - limit)
+            total = share.sum()
+            slope, intercept = secant(low - limit, high - limit)
+            for row, most in (
+                (share / total, (share / total) @ logs - np.log(total)),
+                (-slope, float((intercept - slope * limit).sum()) - 1.0),
+            ):
+                rows.append(np.r_[(row, zero, 0.0) if part == 0 else (zero, row, 0.0)])
+                limits.append(most)
+        link = np.hstack([-np.diag(self.b + 1), eye, -np.ones((K, 1))])  # s - (b + 1) u - m <= -offset
         # Some source is above its floor, and its equation puts m within its own range.
-        m_low = float((self.low - (self.b + 1) * u_high + self.offset).min())
-        m_high = float((self.high - (self.b + 1) * u_low + self.offset).max())
-        least = linear_minimum(
+        m_low = float((branch.s_low - (self.b + 1) * branch.u_high + self.offset).min())
+        m_high = float((branch.s_high - (self.b + 1) * branch.u_low + self.offset).max())
+        lower, upper = np.r_[branch.u_low, branch.s_low, m_low], np.r_[branch.u_high, branch.s_high, m_high]
+        least, reduced = linear_minimum(
             np.r_[slope_u, slope_s, 0.0],
-            np.r_[u_low, self.low, m_low],
-            np.r_[u_high, self.high, m_high],
+            lower,
+            upper,
             link[above] if above.any() else None,
             -self.offset[above] if above.any() else None,
-            at_most,
-            at_most_to,
+            np.vstack([*rows, link[~above]]),
+            np.r_[limits, -self.offset[~above]],
         )
-        return self.objective(p) + least - float(slope_u @ p.u + slope_s @ p.s)
+        bound = self.objective(p) + least - float(slope_u @ p.u + slope_s @ p.s)
+        if np.isfinite(bound) and bound < best < np.inf:
+            with np.errstate(divide="ignore"):
+                reach = 1.001 * (best - bound) / np.abs(reduced)
+            upper = np.where(reduced > 0, np.minimum(upper, lower + reach), upper)
+            lower = np.where(reduced < 0, np.maximum(lower, upper - reach), lower)
+            branch = replace(
+                branch, u_low=lower[:K], u_high=upper[:K], s_low=lower[K : 2 * K], s_high=upper[K : 2 * K]
+            )
+        return bound, branch
 
     def floor_bounds(self) -> np.ndarray:
         """For each source, a lower bound over all mixtures that leave it at its floor (K,).
@@ -190,137 +217,42 @@ class CapacityForm:
         The links between weights and capacities are dropped, which leaves two separate resources to share out.
         """
         K = len(self.b)
-        noise = _share_out(self.noise, self.a, 1.0, np.exp(self.low), np.exp(self.high))
-        out = np.empty(K)
-        for i in range(K):
-            most = np.full(K, self.capacity)
-            most[i] = self.floor
-            out[i] = _share_out(self.gain, self.b, self.capacity, np.full(K, self.floor), most)
-        return self.base + noise + out
+        noise = _share_out(self.noise, self.a, 1.0, self.problem.lower[None], self.problem.upper[None])
+        most = np.where(np.eye(K, dtype=bool), self.floor, self.capacity)
+        least = np.full((K, K), self.floor)
+        return self.base + noise + _share_out(self.gain, self.b, self.capacity, least, most)
 
 
-def solve(
-    parameters: Mapping[str, Any],
-    scale: Scale,
-    problem: MixtureProblem,
-    derivatives: Derivatives,
-    max_programs: int = 200,
-) -> CapacitySolution:
-    """The best mixture, with a bound on what any mixture could reach.
-
-    Parameters
-    ----------
-    parameters, scale, problem
-        As for `CapacityForm`; the problem's lower limits are all positive.
-    derivatives
-        The law's own objective: it polishes and judges every mixture.
-    max_programs
-        Convex programs to solve before the remaining branches are left open.
-
-    Raises
-    ------
-    OptimizeError
-        If the parameters read here do not give the law's own loss.
-    """
-    form = CapacityForm(parameters, scale, problem)
-    best, value, point = problem.interior(), np.inf, None
-    undecided = np.zeros(len(problem.sources), dtype=int)
-    floor_bounds = form.floor_bounds()
-
-    def consider(p: _Point) -> None:
-        nonlocal best, value, point
-        start = problem.snap(np.exp(p.s) / np.exp(p.s).sum(), 0.0)
-        polished = minimise(derivatives, problem, start=problem.interior(start, depth=1e-6), barrier=1e-8)
-        for h in (polished.h, problem.snap(polished.h, 1e-8)):
-            loss = derivatives(h)[0]
-            if loss < value:
-                best, value, point = h, loss, form.point(h)
-                if abs(form.objective(point) - value) > 1e-6 * abs(value):
-                    raise OptimizeError(
-                        f"the capacity program reads a loss of {form.objective(point):.9g} where the law says "
-                        f"{value:.9g}: its parameters are not those of the law in 2606.08167"
-                    )
-
-    def settled(bound: float) -> bool:
-        return bound >= value - CLOSED
-
-    # Nearly always no source is at its floor: that branch first, then prove the others empty of better ones.
-    programs, lower = 0, np.inf
-    open_branches = [(-np.inf, undecided + ABOVE)]
-    first = True
-    while open_branches:
-        inherited, state = open_branches.pop()
-        if settled(inherited) or programs >= max_programs:
-            lower = min(lower, inherited)
-            continue
-        programs += 1
-        bound, p = inherited, None
-        try:
-            p = form.relaxed(state)
-        except SolverError as error:
-            bound = np.inf if error.infeasible else inherited
-        if p is not None:
-            bound = max(bound, form.bound(p, state))
-            if not settled(bound):
-                consider(p)
-            if point is not None and not settled(bound):
-                bound = max(bound, form.bound(point, state))
-        split = _most_violated(form, p, state)
-        if settled(bound) or split is None:
-            lower = min(lower, bound)
-        else:
-            for choice in (AT_FLOOR, ABOVE):
-                child = state.copy()
-                child[split] = choice
-                known = max(bound, floor_bounds[split]) if choice == AT_FLOOR else bound
-                open_branches.append((known, child))
-        if first:
-            first = False
-            ruled_out = floor_bounds >= value - CLOSED
-            lower = min(lower, float(np.min(floor_bounds[ruled_out], initial=np.inf)))
-            if not ruled_out.all():
-                open_branches.append((-np.inf, np.where(ruled_out, ABOVE, UNDECIDED)))
-    if point is None:
-        polished = minimise(derivatives, problem)
-        best = polished.h
-    return CapacitySolution(best, float(lower), programs)
-
-
-def _most_violated(form: CapacityForm, p: _Point | None, state: np.ndarray) -> int | None:
-    """The undecided source that is furthest from both of its cases, None when all are settled."""
-    free = np.flatnonzero(state == UNDECIDED)
-    if not len(free):
-        return None
-    if p is None:
-        return int(free[0])
-    slack = p.m + (form.b + 1) * p.u - form.offset - p.s
-    distance = np.minimum(slack, p.u - form.log_floor)[free]
-    return int(free[np.argmax(distance)])
+def secant(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and intercept (K,) of the chord of exp between `low` and `high`, its tightest line from above."""
+    width = high - low
+    narrow = width < 1e-9
+    slope = np.where(narrow, 0.0, (np.exp(high) - np.exp(low)) / np.where(narrow, 1.0, width))
+    return slope, np.where(narrow, np.exp(high), np.exp(low) - slope * low)
 
 
 def _share_out(
     gain: np.ndarray, power: np.ndarray, total: float, lower: np.ndarray, upper: np.ndarray
-) -> float:
-    """Lower bound on sum gain * x^-power over lower <= x <= upper with sum x <= total.
+) -> np.ndarray:
+    """Lower bounds (n,) on sum gain * x^-power over lower <= x <= upper (n, K) with sum x <= total.
 
-    The Lagrangian's minimum, at the price where the shares add up: a bound at any price.
+    The Lagrangian's minimum at the price where the shares add up: a bound at any price.
     """
     used = gain > 0
     if not used.any():
-        return 0.0
-    total = total - lower[~used].sum()
-    gain, power, lower, upper = gain[used], power[used], lower[used], upper[used]
+        return np.zeros(len(lower))
+    spare = total - lower[:, ~used].sum(axis=1)
+    gain, power, lower, upper = gain[used], power[used], lower[:, used], upper[:, used]
+    log_slope = np.log(gain * power)
 
-    def shares(log_price: float) -> np.ndarray:
-        return np.clip(np.exp((np.log(gain * power) - log_price) / (power + 1)), lower, upper)
+    def shares(log_price: np.ndarray) -> np.ndarray:
+        return np.clip(np.exp((log_slope - log_price[:, None]) / (power + 1)), lower, upper)
 
-    cheap, dear = -700.0, 700.0
-    for _ in range(64):
+    cheap = (log_slope - (power + 1) * np.log(upper)).min(axis=1) - 1
+    dear = (log_slope - (power + 1) * np.log(lower)).max(axis=1) + 1
+    for _ in range(48):
         middle = 0.5 * (cheap + dear)
-        if shares(middle).sum() > total:
-            cheap = middle
-        else:
-            dear = middle
+        over = shares(middle).sum(axis=1) > spare
+        cheap, dear = np.where(over, middle, cheap), np.where(over, dear, middle)
     price, x = np.exp(dear), shares(dear)
-    return float((gain * x**-power + price * x).sum() - price * total)
-
+    return (gain * x**-power + price[:, None] * x).sum(axis=1) - price * spare

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from lawkit.errors import OptimizeError
 from lawkit.mixture.problem import RESOLUTION, MixtureProblem
 
 
@@ -37,7 +36,7 @@ def frank_wolfe_gap(gradient: np.ndarray, h: np.ndarray, problem: MixtureProblem
     if not np.all(np.isfinite(slope)):
         return np.inf
     rest = 1 - problem.lower[~free].sum()
-    least = linear_minimum(slope, low, high, np.ones((1, len(slope))), np.array([rest]))
+    least, _ = linear_minimum(slope, low, high, np.ones((1, len(slope))), np.array([rest]))
     # h itself is a candidate, so a negative value is rounding in h's own sum.
     return max(0.0, float(slope @ h[free]) - least)
 
@@ -50,16 +49,18 @@ def linear_minimum(
     equal_to: np.ndarray | None = None,
     at_most: np.ndarray | None = None,
     at_most_to: np.ndarray | None = None,
-) -> float:
+) -> tuple[float, np.ndarray]:
     """A lower bound on cost . x over lower <= x <= upper, equal x = equal_to, at_most x <= at_most_to.
 
     HiGHS solves the linear program; the bound is then computed anew from its multipliers by weak duality, so
     that the solver's own tolerance cannot make it too high.
 
-    Raises
-    ------
-    OptimizeError
-        When the linear program is not solved.
+    Returns
+    -------
+    bound
+        -inf when HiGHS gives no multipliers, inf when it proves that no x satisfies the rows.
+    reduced
+        Reduced costs: for every such x, cost . x >= bound + sum of reduced * (x - its cheaper limit).
     """
     from scipy.optimize import linprog
 
@@ -74,9 +75,11 @@ def linear_minimum(
         bounds=np.column_stack([lower, upper]),
         method="highs",
     )
-    if result.status != 0:
-        raise OptimizeError(f"the optimality gap could not be computed: HiGHS says {result.message}")
     reduced, bound = np.asarray(cost, float).copy(), 0.0
+    if result.status == 2:
+        return np.inf, reduced
+    if result.status != 0:
+        return -np.inf, reduced
     if equal is not None and equal_to is not None:
         multiplier = result.eqlin.marginals * scale
         reduced -= multiplier @ equal
@@ -85,4 +88,4 @@ def linear_minimum(
         multiplier = np.minimum(result.ineqlin.marginals, 0.0) * scale
         reduced -= multiplier @ at_most
         bound += float(multiplier @ at_most_to)
-    return bound + float(np.minimum(reduced * lower, reduced * upper).sum())
+    return bound + float(np.minimum(reduced * lower, reduced * upper).sum()), reduced

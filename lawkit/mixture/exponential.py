@@ -13,14 +13,14 @@ from lawkit.mixture.problem import MixtureProblem
 
 
 def solve(parameters: Sequence[Mapping[str, Any]], scale: Scale, problem: MixtureProblem) -> np.ndarray:
-    """The optimal mixture h (K,) of c + k exp(t . h); see `solve_terms` for more terms.
+    """The optimal mixture h (K,) of either exponential law; see `solve_terms` for others of the kind.
 
     Parameters
     ----------
     parameters
-        Natural parameters of each domain: k > 0 and t, one element a source.
+        Natural parameters of each domain: k and t, or E, A, B, alpha, beta and t_E, t_A, t_B.
     scale
-        Unused: this law is of one scale.
+        The run to plan.
     problem
         Limits and target.
 
@@ -29,8 +29,17 @@ def solve(parameters: Sequence[Mapping[str, Any]], scale: Scale, problem: Mixtur
     SolverError
         When Clarabel gives no usable point.
     """
-    slope = vectors(parameters, "t", len(problem.sources))
-    return solve_terms([(scalars(parameters, "k"), slope)], problem)
+    n_sources = len(problem.sources)
+    if "k" in parameters[0]:
+        return solve_terms([(scalars(parameters, "k"), vectors(parameters, "t", n_sources))], problem)
+    sizes = (
+        ("E", np.ones(len(parameters))),
+        ("A", scale.n_params ** -scalars(parameters, "alpha")),
+        ("B", scale.n_tokens ** -scalars(parameters, "beta")),
+    )
+    return solve_terms(
+        [(scalars(parameters, p) * f, vectors(parameters, f"t_{p}", n_sources)) for p, f in sizes], problem
+    )
 
 
 def solve_terms(terms: Sequence[tuple[np.ndarray, np.ndarray]], problem: MixtureProblem) -> np.ndarray:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from lawkit.errors import OptimizeError
-from lawkit.mixture import additive, capacity, exponential, transfer
+from lawkit.mixture import _capacity_search, additive, exponential, transfer
 from lawkit.mixture._cones import SolverError
 from lawkit.mixture._form import Scale
 from lawkit.mixture._warnings import edge_warnings, scale_warnings
 from lawkit.mixture.certificate import frank_wolfe_gap
 from lawkit.mixture.problem import RESOLUTION, MixtureProblem
 from lawkit.mixture.result import ActiveConstraint, MixtureResult
-from lawkit.mixture.smooth import minimise, multi_start
+from lawkit.mixture.smooth import Derivatives, minimise, multi_start
 
 if TYPE_CHECKING:
     from lawkit.fitting import Fit
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 #: A conic solution with a larger gap is polished, nats.
 POLISH = 1e-9
+
+#: A steeper slope is that of a power at zero weight: infinite, or as good as.
+STEEPEST = 1e6
 
 #: Convex programs by the `form` that a law declares.
 FORMS = {"transfer": transfer.solve, "exponential": exponential.solve, "additive": additive.solve}
@@ -42,37 +46,62 @@ class _Solution:
     notes: tuple[str, ...] = ()
 
 
-class _Target:
-    """One fit at one scale under one target: the function of the weights to minimise."""
+class Target:
+    """One fit at one scale: what the mixture is judged by.
 
-    def __init__(self, fit: Fit, n_params: float | None, n_tokens: float | None) -> None:
+    Parameters
+    ----------
+    fit
+        The fitted law.
+    n_params, n_tokens
+        The run to plan; None for the geometric mean of the fitted runs.
+    unique
+        Unique tokens by source (K,), for laws that count repetition; None otherwise.
+    """
+
+    def __init__(
+        self, fit: Fit, n_params: float | None, n_tokens: float | None, unique: np.ndarray | None = None
+    ) -> None:
         self.fit = fit
-        # A law fitted without a size column has no way to use the size asked for.
+        # A fit without a size column has no way to use the size asked for.
         self.n_params = n_params if fit.runs.n_params is not None else None
         self.n_tokens = n_tokens if fit.runs.n_tokens is not None else None
+        self.unique = unique
 
-    def losses(self, h: np.ndarray) -> np.ndarray:
-        return self.fit.weights_derivatives(self.n_params, self.n_tokens, h)[0]
+    @cached_property
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """Natural parameters by domain."""
+        return self.fit.parameters
 
-    def derivatives(self, target: np.ndarray):
+    def losses(self, mixtures: np.ndarray) -> np.ndarray:
+        """Predicted losses (n, E) of mixtures (n, K)."""
+        unique = None if self.unique is None else np.broadcast_to(self.unique, mixtures.shape)
+        with np.errstate(all="ignore"):
+            return self.fit.losses(self.n_params, self.n_tokens, mixtures, unique)
+
+    def derivatives(self, target: np.ndarray) -> Derivatives:
+        """The target-weighted (E,) objective with gradient and Hessian, as a function of the mixture."""
         used = np.flatnonzero(target > 0)
+        v = target[used]
 
         def evaluate(h: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
             with np.errstate(all="ignore"):
-                loss, gradient, hessian = self.fit.weights_derivatives(self.n_params, self.n_tokens, h)
-                v = target[used]
+                loss, gradient, hessian = self.fit.weights_derivatives(
+                    self.n_params, self.n_tokens, h, self.unique
+                )
                 return float(v @ loss[used]), v @ gradient[used], np.tensordot(v, hessian[used], 1)
 
         return evaluate
 
     @property
     def scale(self) -> Scale:
-        reference = self.fit.reference
+        """The scale as the convex forms read it."""
+        n_ref, d_ref = self.fit.reference["n_params"], self.fit.reference["n_tokens"]
         return Scale(
-            n_params=self.n_params or 1.0,
-            n_tokens=self.n_tokens or 1.0,
-            n_ref=float(reference.n_params or 1.0),
-            d_ref=float(reference.n_tokens or 1.0),
+            n_params=n_ref if self.n_params is None else self.n_params,
+            n_tokens=d_ref if self.n_tokens is None else self.n_tokens,
+            n_ref=n_ref,
+            d_ref=d_ref,
         )
 
 
@@ -130,22 +159,22 @@ def optimize_mixture(
             "fit runs with weight_<source> columns by a law of mixtures (lawkit laws lists them)"
         )
     for name, value in (("n_params", n_params), ("n_tokens", n_tokens)):
-        if value is None and getattr(fit.runs, name) is not None:
-            raise OptimizeError(f"{name} of the run to plan is missing: the fitted runs differ in it")
+        if value is None and name in fit.law.columns and getattr(fit.runs, name) is not None:
+            raise OptimizeError(f"{name} of the run to plan is missing: law {fit.law.name} depends on it")
         if value is not None and not (math.isfinite(value) and value > 0):
             raise OptimizeError(f"{name} must be a positive number, got {value!r}")
     problem = MixtureProblem.build(
         fit.sources, fit.domains, n_tokens=n_tokens, bounds=bounds, available=available,
         max_epochs=max_epochs, target=target,
     )  # fmt: skip
-    at = _Target(fit, n_params, n_tokens)
+    at = Target(fit, n_params, n_tokens, _unique(fit, available))
     solution = solve(at, problem, seed)
     free = solve(at, problem.unconstrained(), seed) if problem.limited else solution
     warnings = [*scale_warnings(fit, n_params, n_tokens), *edge_warnings(fit, solution.h), *solution.notes]
     return MixtureResult(
         weights=dict(zip(fit.sources, solution.h.tolist(), strict=True)),
         objective=solution.objective,
-        predicted=dict(zip(fit.domains, at.losses(solution.h).tolist(), strict=True)),
+        predicted=dict(zip(fit.domains, at.losses(solution.h[None])[0].tolist(), strict=True)),
         optimality_gap=solution.gap,
         certificate=solution.certificate,
         lower_bound=solution.lower_bound,
@@ -157,9 +186,10 @@ def optimize_mixture(
     )
 
 
-def solve(at: _Target, problem: MixtureProblem, seed: int = 0) -> _Solution:
+def solve(at: Target, problem: MixtureProblem, seed: int = 0) -> _Solution:
     """The best mixture of one problem, by the way that fits the law's shape."""
     law = at.fit.law
+    problem = problem.raised(_floor(at))
     if law.form == "capacity":
         return _solve_capacity(at, problem)
     if law.convex_in_weights:
@@ -167,7 +197,7 @@ def solve(at: _Target, problem: MixtureProblem, seed: int = 0) -> _Solution:
     return _solve_local(at, problem, seed)
 
 
-def _solve_convex(at: _Target, problem: MixtureProblem) -> _Solution:
+def _solve_convex(at: Target, problem: MixtureProblem) -> _Solution:
     evaluate = at.derivatives(problem.target)
     candidates, notes = [], []
     conic = FORMS.get(at.fit.law.form or "")
@@ -175,7 +205,7 @@ def _solve_convex(at: _Target, problem: MixtureProblem) -> _Solution:
         used = np.flatnonzero(problem.target > 0)
         part = problem.replace(domains=tuple(problem.domains[e] for e in used), target=problem.target[used])
         try:
-            h = conic([at.fit.parameters[d] for d in part.domains], at.scale, part)
+            h = conic([at.parameters[d] for d in part.domains], at.scale, part)
             candidates.append(_judged(evaluate, problem, problem.snap(h, 0.0)))
         except SolverError as error:
             notes.append(f"the conic solver failed ({error}); the interior-point method was used instead")
@@ -198,13 +228,13 @@ def _solve_convex(at: _Target, problem: MixtureProblem) -> _Solution:
     )
 
 
-def _solve_capacity(at: _Target, problem: MixtureProblem) -> _Solution:
-    floored = problem.raised(capacity.MIN_WEIGHT)
+def _solve_capacity(at: Target, problem: MixtureProblem) -> _Solution:
     evaluate = at.derivatives(problem.target)
-    parameters = at.fit.parameters[at.fit.domains[0]]
-    own = [at.fit.domains.index(s) for s in at.fit.sources]
-    ordered = floored.replace(domains=at.fit.sources, target=problem.target[own])
-    found = capacity.solve(parameters, at.scale, ordered, evaluate)
+    by_source = np.zeros(len(problem.sources))
+    by_source[[problem.sources.index(d) for d in problem.domains]] = problem.target
+    parameters = at.parameters[problem.domains[0]]
+    own = problem.replace(domains=problem.sources, target=by_source)
+    found = _capacity_search.solve(parameters, at.scale, own, evaluate)
     objective, gradient, _ = evaluate(found.h)
     gap = max(0.0, objective - found.lower_bound)
     if gap <= TOLERANCE:
@@ -216,7 +246,7 @@ def _solve_capacity(at: _Target, problem: MixtureProblem) -> _Solution:
     return _Solution(found.h, objective, gradient, gap, "local", found.lower_bound, (note,))
 
 
-def _solve_local(at: _Target, problem: MixtureProblem, seed: int) -> _Solution:
+def _solve_local(at: Target, problem: MixtureProblem, seed: int) -> _Solution:
     evaluate = at.derivatives(problem.target)
     found = multi_start(evaluate, problem, seed)
     best = _judged(evaluate, problem, found[0].h)
@@ -239,7 +269,7 @@ def _judged(evaluate, problem: MixtureProblem, h: np.ndarray) -> _Solution:
     return _Solution(h, objective, gradient, gap, "local", None)
 
 
-def _active(at: _Target, problem: MixtureProblem, solution: _Solution, seed: int) -> list[ActiveConstraint]:
+def _active(at: Target, problem: MixtureProblem, solution: _Solution, seed: int) -> list[ActiveConstraint]:
     """Limits that the mixture sits on, priced by how the slopes of the objective differ.
 
     Weight that a looser limit lets in (or out) is taken from (or given to) the best of the other sources, so
@@ -247,7 +277,7 @@ def _active(at: _Target, problem: MixtureProblem, solution: _Solution, seed: int
     their common slope.
     """
     h, slope, near = solution.h, solution.gradient, 1e-9
-    floor = capacity.MIN_WEIGHT if at.fit.law.form == "capacity" else 0.0
+    floor = _floor(at)
     lower = np.maximum(problem.lower, floor)
     at_lower, at_upper = h - lower < near, problem.upper - h < near
     inside = ~at_lower & ~at_upper
@@ -273,7 +303,7 @@ def _active(at: _Target, problem: MixtureProblem, solution: _Solution, seed: int
             kind, limit = "availability" if problem.kinds[i] == "availability" else "upper", problem.upper[i]
         else:
             kind, limit = ("lower" if problem.lower[i] >= floor else "law"), lower[i]
-        if not np.isfinite(price):
+        if not abs(price) < STEEPEST:
             price = _first_point(at, problem, solution, i, seed)
         per_billion = 1e9 / problem.tokens_per_weight[i] * price if kind == "availability" else None
         out.append(
@@ -284,7 +314,7 @@ def _active(at: _Target, problem: MixtureProblem, solution: _Solution, seed: int
     return out
 
 
-def _first_point(at: _Target, problem: MixtureProblem, solution: _Solution, i: int, seed: int) -> float:
+def _first_point(at: Target, problem: MixtureProblem, solution: _Solution, i: int, seed: int) -> float:
     """Change of the objective per unit weight over the first hundredth, where the slope is infinite."""
     step = min(0.01, 1 - problem.upper[i])
     if step <= RESOLUTION:
@@ -294,15 +324,31 @@ def _first_point(at: _Target, problem: MixtureProblem, solution: _Solution, i: i
     return (solve(at, problem.replace(upper=upper), seed).objective - solution.objective) / step
 
 
-def _baselines(at: _Target, problem: MixtureProblem) -> dict[str, float]:
-    K = len(problem.sources)
-    runs = at.fit.runs
-    recorded = np.unique(runs.weights[np.isfinite(runs.weights).all(axis=1)], axis=0)
-    mixtures = np.vstack([np.full((1, K), 1 / K), recorded])
-    n = len(mixtures)
-    sizes = (None if size is None else np.full(n, size) for size in (at.n_params, at.n_tokens))
+def _floor(at: Target) -> float:
+    """Least weight that the law tells from zero; 0 where it takes any."""
+    return at.fit.law.weight_floor if at.fit.law.weight_floor > RESOLUTION else 0.0
+
+
+def _unique(fit: Fit, available: Mapping[str, float] | None) -> np.ndarray | None:
+    """Unique tokens by source (K,) for a law that needs them."""
+    if "unique" not in fit.law.columns:
+        return None
+    missing = [s for s in fit.sources if s not in (available or {})]
+    if missing:
+        raise OptimizeError(
+            f"law {fit.law.name} counts repeated tokens: give the available unique tokens of every source; "
+            f"missing: {', '.join(missing)}"
+        )
+    assert available is not None
+    return np.array([float(available[s]) for s in fit.sources])
+
+
+def _baselines(at: Target, problem: MixtureProblem) -> dict[str, float]:
+    """The objective at the uniform and at the best recorded mixture."""
+    K, recorded = len(problem.sources), at.fit.runs.weights
+    recorded = np.unique(recorded[np.isfinite(recorded).all(axis=1)], axis=0)
     with np.errstate(all="ignore"):
-        objective = at.fit.losses(*sizes, mixtures) @ problem.target
+        objective = at.losses(np.vstack([np.full((1, K), 1 / K), recorded])) @ problem.target
     out = {"uniform": float(objective[0])}
     finite = objective[1:][np.isfinite(objective[1:])]
     if len(finite):

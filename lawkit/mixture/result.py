@@ -92,17 +92,18 @@ class MixtureResult:
         return tuple(str(a) for a in self.active)
 
     @property
-    def shadow_prices(self) -> dict[str, dict[str, float]]:
-        """Source to the price of its binding limit.
+    def shadow_prices(self) -> dict[str, float]:
+        """Source to the change of the objective per unit of its binding limit, nats per unit weight."""
+        return {a.source: a.price for a in self.active}
 
-        'nats_per_weight' (per unit of the limit) and for availability 'nats_per_billion_tokens'.
-        """
-        out = {}
-        for a in self.active:
-            out[a.source] = {"nats_per_weight": a.price}
-            if a.price_per_billion_tokens is not None:
-                out[a.source]["nats_per_billion_tokens"] = a.price_per_billion_tokens
-        return out
+    @property
+    def prices_per_billion_tokens(self) -> dict[str, float]:
+        """Source to the change of the objective per 1e9 more unique tokens, where availability binds."""
+        return {
+            a.source: a.price_per_billion_tokens
+            for a in self.active
+            if a.price_per_billion_tokens is not None
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `lawkit optimize-mixture --json` prints (numbers that are not finite as None)."""
@@ -117,6 +118,7 @@ class MixtureResult:
                 "lower_bound": self.lower_bound,
                 "active_constraints": list(self.active_constraints),
                 "shadow_prices": self.shadow_prices,
+                "prices_per_billion_tokens": self.prices_per_billion_tokens,
                 "unconstrained": {
                     "weights": self.unconstrained_weights,
                     "objective": self.unconstrained_objective,

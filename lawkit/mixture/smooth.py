@@ -105,7 +105,7 @@ def minimise(
             if np.isfinite(change) and change <= -1e-4 * step * decrement + noise:
                 break
             step *= 0.5
-            if step < 1e-10:
+            if step < 1e-7:  # a kink, or the last digit
                 return SmoothSolution(h, value, count)
         h, below, above = trial, new_below, new_above
         value, gradient, hessian = new
@@ -118,7 +118,11 @@ def minimise(
 
 
 def multi_start(
-    derivatives: Derivatives, problem: MixtureProblem, seed: int = 0, starts: int = 16
+    derivatives: Derivatives,
+    problem: MixtureProblem,
+    seed: int = 0,
+    starts: int = 16,
+    max_iterations: int = 200,
 ) -> list[SmoothSolution]:
     """Stationary mixtures from many starts, best first: the middle, near each corner, and random ones."""
     rng = np.random.default_rng(seed)
@@ -126,7 +130,7 @@ def multi_start(
     corners = np.eye(K)[: 2 * starts]
     random = rng.dirichlet(np.ones(K), size=starts)
     points = [problem.interior(), *(problem.interior(p) for p in (*corners, *random))]
-    found = [minimise(derivatives, problem, start=p, barrier=1e-4) for p in points]
+    found = [minimise(derivatives, problem, start=p, barrier=1e-4, max_iterations=max_iterations) for p in points]
     return sorted(found, key=lambda s: s.objective)
 
 
