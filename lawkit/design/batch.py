@@ -1,0 +1,160 @@
+"""A batch of runs, chosen one after the other: each choice updates the posterior, no run is trained in between."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lawkit.design.candidates import Candidates
+from lawkit.design.value import Posterior, Slopes
+
+#: Runs are ranked by what they save over flops to each of these powers; the batch that ends best is kept. The first is
+#: the usual greedy rule, which spends little where cheap runs are good value; the last ignores cost but for the budget.
+POWERS = (1.0, 0.75, 0.5, 0.25, 0.0)
+
+Stop = Literal["budget", "number", "tolerance", "candidates"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Chosen runs.
+
+    Attributes
+    ----------
+    picks
+        Indices of candidates, in the order chosen; one may come more than once.
+    value
+        What is left of the criterion.
+    stopped
+        What ended the choice.
+    """
+
+    picks: list[int]
+    value: float
+    stopped: Stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What ends a batch: flops spent, runs chosen, or the criterion at or below the tolerance."""
+
+    budget: float
+    number: int
+    tolerance: float = 0.0
+
+
+class Valuation:
+    """What each candidate would save of a criterion, kept up to date as runs are added.
+
+    Parameters
+    ----------
+    factor
+        (G, r, P) of a criterion tr(A Sigma A'); None for half the log determinant of Sigma.
+    """
+
+    def __init__(self, slopes: Slopes, posterior: Posterior, factor: np.ndarray | None) -> None:
+        self.slopes, self.factor, self.posterior = slopes, factor, posterior
+        groups, n, m, _ = slopes.shape
+        self.spread = np.empty((groups, n, m, m))
+        self.reach = np.empty((groups, n, m, 0 if factor is None else factor.shape[1]))
+        carried = None if factor is None else np.swapaxes(factor @ posterior.covariance, 1, 2)[:, None]
+        for part, block in slopes.blocks():
+            moved = np.matmul(block, posterior.covariance[:, None])
+            self.spread[:, part] = np.matmul(moved, np.swapaxes(block, 2, 3))
+            if carried is not None:
+                self.reach[:, part] = np.matmul(block, carried)
+
+    def copy(self) -> Valuation:
+        """One to add other runs to."""
+        other = copy(self)
+        other.spread, other.reach = self.spread.copy(), self.reach.copy()
+        return other
+
+    def saved(self) -> np.ndarray:
+        """(n,) decrease of the criterion by one run of each candidate."""
+        noise = self.posterior.noise**2
+        if self.spread.shape[-1] == 1:
+            total = self.spread[..., 0, 0] + noise
+            if self.factor is None:
+                return 0.5 * np.log(total / noise).sum(0)
+            return (np.einsum("gnr,gnr->gn", self.reach[:, :, 0], self.reach[:, :, 0]) / total).sum(0)
+        total = self.spread + (noise[:, None, :, None] * np.eye(noise.shape[1]))
+        if self.factor is None:
+            return 0.5 * (np.linalg.slogdet(total)[1] - np.log(noise).sum(1)[:, None]).sum(0)
+        return np.einsum("gnmr,gnmr->n", np.linalg.solve(total, self.reach), self.reach)
+
+    def add(self, pick: int) -> None:
+        """Take one run of candidate `pick` as done: an exact update of rank m."""
+        gain = self.posterior.gain(self.slopes.at(pick))  # (G, P, m)
+        carried = None if self.factor is None else np.swapaxes(self.factor @ gain, 1, 2)[:, None]
+        for part, block in self.slopes.blocks():
+            moved = np.matmul(block, gain[:, None])  # (G, part, m, m)
+            self.spread[:, part] -= np.matmul(moved, np.swapaxes(moved, 2, 3))
+            if carried is not None:
+                self.reach[:, part] -= np.matmul(moved, carried)
+        self.posterior = Posterior(self.posterior.covariance - gain @ np.swapaxes(gain, 1, 2), self.posterior.noise)
+
+
+def greedy(
+    candidates: Candidates, slopes: Slopes, posterior: Posterior, factor: np.ndarray | None, limits: Limits
+) -> Batch:
+    """The best of several greedy batches, see `POWERS`; the cheapest of those that reach the tolerance."""
+    start = Valuation(slopes, posterior, factor)
+    saved = start.saved()
+    found = [_greedy(candidates, start.copy(), saved, limits, power) for power in POWERS]
+    cost = [float(candidates.flops[b.picks].sum()) for b in found]
+    done = [i for i, b in enumerate(found) if b.stopped == "tolerance"]
+    if done:
+        return found[min(done, key=lambda i: cost[i])]
+    return found[min(range(len(found)), key=lambda i: (found[i].value, cost[i]))]
+
+
+def _greedy(candidates: Candidates, state: Valuation, saved: np.ndarray, limits: Limits, power: float) -> Batch:
+    value = 0.0 if state.factor is None else state.posterior.trace(state.factor)
+    price = candidates.flops**power
+    left, open_, picks = limits.budget, np.ones(len(candidates), bool), []
+    while True:
+        if state.factor is not None and value <= limits.tolerance:
+            return Batch(picks, value, "tolerance")
+        if len(picks) == limits.number:
+            return Batch(picks, value, "number")
+        within = candidates.flops <= left * (1 + 1e-12)
+        if not (open_ & within).any():
+            return Batch(picks, value, "candidates" if within.any() else "budget")
+        if picks:
+            saved = state.saved()
+        pick = int(np.argmax(np.where(open_ & within, saved / price, -np.inf)))
+        state.add(pick)
+        value = value - float(saved[pick]) if state.factor is None else state.posterior.trace(state.factor)
+        left -= candidates.flops[pick]
+        picks.append(pick)
+        open_[pick] = not candidates.once
+
+
+def random(candidates: Candidates, limits: Limits, seed: int) -> Batch:
+    """Runs drawn evenly from those that the rest of the budget pays for."""
+    rng = np.random.default_rng(seed)
+    left, open_, picks = limits.budget, np.ones(len(candidates), bool), []
+    stopped: Stop = "number"
+    while len(picks) < limits.number:
+        within = open_ & (candidates.flops <= left * (1 + 1e-12))
+        if not within.any():
+            stopped = "budget" if open_.any() else "candidates"
+            break
+        pick = int(rng.choice(np.flatnonzero(within)))
+        left -= candidates.flops[pick]
+        picks.append(pick)
+        open_[pick] = not candidates.once
+    return Batch(picks, np.nan, stopped)
+
+
+def replay(picks: list[int], slopes: Slopes, posterior: Posterior, factor: np.ndarray) -> list[float]:
+    """The criterion with factor (G, r, P) before and after each pick."""
+    values = [posterior.trace(factor)]
+    for pick in picks:
+        posterior = posterior.observed(slopes.at(pick))
+        values.append(posterior.trace(factor))
+    return values

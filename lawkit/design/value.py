@@ -1,0 +1,283 @@
+"""What a run is worth to the decision: how far the posterior lets the best mixture wander, and what that costs.
+
+An error dz of the fitted vector moves the gradient of the target loss in the mixture by G dz, the optimum by
+dh = -P G dz and costs, to second order, the regret 1/2 dh' H dh. So the expected regret is tr(W Sigma) with
+W = 1/2 G' P G. P is the inverse of H on the directions in which the optimum can move: those that keep the sum and
+the limits that bind. Which limits bind depends on dz, so P is the mean over draws of it, each draw's optimum being
+that of the quadratic model under all limits. By the Gaussian identity d E[r] / d Sigma = 1/2 E[r''] that W is exactly the
+rate at which expected regret falls with Sigma; where no limit changes sides it is the plain formula; and a direction
+in which H is flat or singular cannot carry an optimum past the limits of the simplex.
+
+All criteria that are linear in Sigma are written as factors A, with A' A their matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lawkit.design.candidates import Candidates
+from lawkit.errors import OptimizeError
+from lawkit.mixture.problem import RESOLUTION, MixtureProblem
+from lawkit.mixture.smooth import minimise
+
+if TYPE_CHECKING:
+    from lawkit.fitting import Fit
+
+#: Draws of the gradient that decide which limits bind.
+DRAWS = 64
+#: Step of the central differences in the fitted vector (log, logit or natural scale).
+STEP = 1e-5
+#: Eigenvalues of the Hessian, scaled to a unit diagonal, count as at least this.
+FLATTEST = 1e-9
+#: A weight this near a limit cannot move past it; one this small matters to no loss.
+BINDING = 1e-6
+#: Rows whose derivatives are computed at once.
+CHUNK = 2000
+#: Bytes of candidate derivatives that are kept rather than computed again.
+KEEP = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What is known of the fitted vectors. G groups of P parameters; a run observes m log losses of each.
+
+    Attributes
+    ----------
+    covariance
+        (G, P, P).
+    noise
+        (G, m) standard deviation of the log losses of one run.
+    """
+
+    covariance: np.ndarray
+    noise: np.ndarray
+
+    @classmethod
+    def of(cls, fit: Fit) -> Posterior:
+        """The posterior of a fit: a domain is a group, except that a coupled law has one for all."""
+        return cls(fit.covariance, fit.noise[None, :] if fit.law.coupled else fit.noise[:, None])
+
+    def observed(self, slopes: np.ndarray) -> Posterior:
+        """After one more run with derivatives `slopes` (G, m, P) of its log losses."""
+        gain = self.gain(slopes)
+        return Posterior(self.covariance - gain @ np.swapaxes(gain, 1, 2), self.noise)
+
+    def gain(self, slopes: np.ndarray) -> np.ndarray:
+        """(G, P, m) columns whose outer products a run with `slopes` (G, m, P) takes off the covariance."""
+        moved = self.covariance @ np.swapaxes(slopes, 1, 2)
+        total = slopes @ moved + _diagonal(self.noise**2)
+        return np.swapaxes(np.linalg.solve(np.linalg.cholesky(total), np.swapaxes(moved, 1, 2)), 1, 2)
+
+    def trace(self, factor: np.ndarray) -> float:
+        """tr(A Sigma A') summed over groups, for a factor A (G, r, P)."""
+        return float(np.sum((factor @ self.covariance) * factor))
+
+
+def _diagonal(values: np.ndarray) -> np.ndarray:
+    return values[..., None] * np.eye(values.shape[-1])
+
+
+def log_slopes(fit: Fit, c: Candidates) -> tuple[np.ndarray, np.ndarray]:
+    """Losses (G, n, m) and derivatives (G, n, m, P) of their logarithms by the fitted vector."""
+    e = fit.estimate
+    value, slope = e.law.function.jacobian(e.z, e.inputs(c.weights, c.n_params, c.n_tokens, c.unique))
+    with np.errstate(all="ignore"):
+        return value, slope / value[..., None]
+
+
+class Slopes:
+    """Derivatives of all candidates' log losses, block by block; kept where they fit in memory."""
+
+    def __init__(self, fit: Fit, candidates: Candidates) -> None:
+        self.fit, self.candidates = fit, candidates
+        groups, size = fit.z.shape
+        per_row = len(fit.domains) * size * 8
+        self.chunk = max(1, min(CHUNK, (KEEP // 8) // per_row))
+        self._kept: dict[int, np.ndarray] | None = {} if per_row * len(candidates) <= KEEP else None
+        self.shape = (groups, len(candidates), len(fit.domains) // groups, size)
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Slices of candidates, and their derivatives (G, part, m, P)."""
+        for start in range(0, len(self.candidates), self.chunk):
+            part = slice(start, min(start + self.chunk, len(self.candidates)))
+            if self._kept is not None and start in self._kept:
+                yield part, self._kept[start]
+                continue
+            slopes = log_slopes(self.fit, self.candidates.select(np.arange(part.start, part.stop)))[1]
+            if self._kept is not None:
+                self._kept[start] = slopes
+            yield part, slopes
+
+    def at(self, index: int) -> np.ndarray:
+        """(G, m, P) of one candidate."""
+        if self._kept is not None and (start := index // self.chunk * self.chunk) in self._kept:
+            return self._kept[start][:, index - start]
+        return log_slopes(self.fit, self.candidates.select(np.array([index])))[1][:, 0]
+
+
+def usable(fit: Fit, c: Candidates, ceiling: float = 2.0) -> np.ndarray:
+    """(n,) whether a candidate's losses and derivatives are finite and no loss is `ceiling` times the highest observed.
+
+    Laws with a power of a weight say absurd losses near its zero; a run there would seem to teach everything.
+    """
+    e = fit.estimate
+    observed = fit.runs.losses[:, [fit.runs.domains.index(d) for d in fit.domains]]
+    most = ceiling * np.nanmax(observed, 0)
+    out = np.empty(len(c), bool)
+    for start in range(0, len(c), CHUNK):
+        part = c.select(np.arange(start, min(start + CHUNK, len(c))))
+        value, slope = log_slopes(fit, part)
+        losses = value[0] if e.law.coupled else value[:, :, 0].T
+        finite = np.isfinite(losses).all(1) & np.isfinite(slope).all((0, 2, 3))
+        out[start : start + len(part)] = finite & (np.where(np.isfinite(losses), losses, np.inf) <= most).all(1)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """The mixture to be chosen, and how it hangs on the fitted vector.
+
+    Attributes
+    ----------
+    h
+        (K,) the current optimum at the target.
+    factor
+        (G, K, P) of W: expected regret is tr(A Sigma A').
+    plausible
+        (m, K) optima under draws of the posterior, in the quadratic model.
+    """
+
+    h: np.ndarray
+    factor: np.ndarray
+    plausible: np.ndarray
+
+
+def decision(
+    fit: Fit, problem: MixtureProblem, h: np.ndarray, n_params: float | None, n_tokens: float | None, seed: int
+) -> Decision:
+    """How the choice of `h` (K,) at the target hangs on what the fit does not know.
+
+    Raises
+    ------
+    OptimizeError
+        Where the law's derivatives are not finite at h.
+    """
+    with np.errstate(all="ignore"):
+        _, gradient, hessian = fit.weights_derivatives(n_params, n_tokens, h)
+    v = problem.target
+    used = v > 0
+    gradient, hessian = v[used] @ gradient[used], np.tensordot(v[used], hessian[used], 1)
+    mixed = mixed_derivatives(fit, v, h, n_params, n_tokens)
+    if not (np.isfinite(gradient).all() and np.isfinite(hessian).all() and np.isfinite(mixed).all()):
+        raise OptimizeError(
+            f"law {fit.law.name} has no finite second derivatives at its best mixture ("
+            + ", ".join(f"{s} {x:.4g}" for s, x in zip(fit.sources, h, strict=True))
+            + "), so the regret of a wrong choice cannot be computed: bound the weights away from 0 or use method 'variance'"
+        )
+    spread = np.einsum("gkp,gpq,glq->kl", mixed, fit.covariance, mixed)
+    inverse, plausible = movable(gradient, hessian, spread, h, problem, seed)
+    values, vectors = np.linalg.eigh(inverse)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    return Decision(h, np.sqrt(0.5) * root @ mixed, plausible)
+
+
+def mixed_derivatives(
+    fit: Fit, target: np.ndarray, h: np.ndarray, n_params: float | None, n_tokens: float | None
+) -> np.ndarray:
+    """(G, K, P) derivatives of the target loss in the mixture and the fitted vector.
+
+    Central differences of the exact gradient along the fitted vector: good to 1e-8, where compiling all pairs of second
+    derivatives takes seconds.
+    """
+    e = fit.estimate
+    groups, size = e.z.shape
+    z = np.repeat(e.z[:, None, None], size, 1).repeat(2, 2)  # (G, P, 2, P)
+    each = np.arange(size)
+    z[:, each, 0, each] += STEP
+    z[:, each, 1, each] -= STEP
+    x = e.inputs(h[None], n_params, n_tokens)
+    x = type(x)(**{**x.__dict__, "own": np.repeat(x.own, 2 * size, axis=0)})
+    _, slope = e.law.function.jacobian(z.reshape(-1, size), x, ("weights",))
+    slope = slope[:, 0].reshape(groups, size, 2, -1, len(h))  # (G, P, 2, m, K)
+    by = target.reshape(groups, -1)
+    slope = np.where(by[:, None, None, :, None] > 0, slope * by[:, None, None, :, None], 0.0).sum(3)
+    return np.swapaxes((slope[:, :, 0] - slope[:, :, 1]) / (2 * STEP), 1, 2)
+
+
+def movable(
+    gradient: np.ndarray, hessian: np.ndarray, spread: np.ndarray, h: np.ndarray, problem: MixtureProblem, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean inverse of the Hessian on the free directions (K, K), and the optima (draws, K) it is the mean over.
+
+    Parameters
+    ----------
+    gradient, hessian
+        Of the target loss at h (K,), (K, K).
+    spread
+        (K, K) posterior covariance of the gradient.
+    """
+    from scipy.special import ndtri
+    from scipy.stats import qmc
+
+    K = len(h)
+    scale = np.abs(np.diag(hessian))
+    scale = np.sqrt(np.maximum(scale, 1e-12 * max(float(scale.max()), 1e-12)))
+    values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
+    curved = (vectors * np.maximum(values, FLATTEST)) @ vectors.T * np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(spread)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    points = qmc.Sobol(K, scramble=True, rng=np.random.default_rng(seed)).random(DRAWS // 2)
+    draws = ndtri(np.clip(points, 1e-9, 1 - 1e-9)) @ root.T
+    optima, total, known = [], np.zeros((K, K)), {}
+    for draw in np.vstack([draws, -draws]):
+        tilted = gradient + draw
+        best = minimise(lambda p, g=tilted: (g @ (p - h) + 0.5 * (p - h) @ curved @ (p - h), g + curved @ (p - h), curved), problem)
+        optima.append(best.h)
+        slack = np.minimum(best.h - problem.lower, problem.upper - best.h)
+        free = (problem.upper - problem.lower > RESOLUTION) & (slack > BINDING)
+        if (key := free.tobytes()) not in known:
+            known[key] = _inverse_on(curved, free)
+        total += known[key]
+    return total / len(optima), np.array(optima)
+
+
+def _inverse_on(hessian: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """(K, K) inverse of the Hessian on mixtures that change only in `free` weights and keep their sum."""
+    out = np.zeros_like(hessian)
+    if free.sum() < 2:
+        return out
+    part = hessian[np.ix_(free, free)]
+    scale = np.sqrt(np.diag(part))
+    inverse = np.linalg.inv(part / np.outer(scale, scale)) / np.outer(scale, scale)
+    ones = inverse.sum(1)
+    out[np.ix_(free, free)] = inverse - np.outer(ones, ones) / ones.sum()
+    return out
+
+
+def prediction_factor(
+    fit: Fit, weights: np.ndarray, n_params: float | None, n_tokens: float | None,
+    target: np.ndarray | None, unique: np.ndarray | None = None,
+) -> np.ndarray:
+    """Factor (G, r, P) of the mean posterior variance of predictions at mixtures `weights` (M, K) and one scale.
+
+    Parameters
+    ----------
+    target
+        (E,) for the variance of the target loss; None for the mean over domains of each one's variance.
+    """  # fmt: skip
+    e = fit.estimate
+    each = None if unique is None else np.repeat(unique[None], len(weights), 0)
+    _, slope = e.law.function.jacobian(e.z, e.inputs(weights, n_params, n_tokens, each))  # (G, M, m, P)
+    slope = slope[:, np.isfinite(slope).all((0, 2, 3))]
+    groups, count, m, size = slope.shape
+    if not count:
+        raise OptimizeError(f"law {fit.law.name} predicts no finite loss at the target scale")
+    if target is None:
+        rows = slope.reshape(groups, count * m, size) / np.sqrt(count * len(fit.domains))
+    else:
+        rows = np.einsum("gnmp,gm->gnp", slope, target.reshape(groups, m)) / np.sqrt(count)
+    return np.linalg.qr(rows, "r") if rows.shape[1] > size else rows
