@@ -11,6 +11,7 @@ import sympy as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import lawkit
 from lawkit.errors import LawError
 from lawkit.laws import _law
 from lawkit.laws._function import Inputs
@@ -354,3 +355,50 @@ def test_what_a_formula_law_says_of_itself():
     assert law.columns == {"n_tokens", "weights"}
     assert not law.convex_in_weights
     assert math.isfinite(law.weight_floor)
+
+
+# ---- fitted ---------------------------------------------------------------------------------------------
+
+
+def _grid_runs(losses):
+    n, d = (g.ravel() for g in np.meshgrid([1e8, 3e8, 1e9], [2e9, 6e9, 2e10, 6e10]))
+    weights = np.random.default_rng(0).dirichlet([1, 1], 12)
+    return lawkit.Runs(
+        sources=("web", "hq"), domains=("wiki",), n_params=n, n_tokens=d, weights=weights,
+        losses=losses(n, d, *weights.T)[:, None],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "truth", "losses"),
+    [
+        (
+            "E + A/N**alpha + B/(D*(w_web + k*w_hq))**beta",
+            {"E": 1.8, "A": 480, "alpha": 0.35, "B": 2000, "k": 3, "beta": 0.37},
+            lambda n, d, web, hq: 1.8 + 480 / n**0.35 + 2000 / (d * (web + 3 * hq)) ** 0.37,
+        ),
+        (
+            "E + (A/N**a + B/D**b)**g",
+            {"E": 1.8, "A": 480, "a": 0.35, "B": 2000, "b": 0.37, "g": 0.7},
+            lambda n, d, web, hq: 1.8 + (480 / n**0.35 + 2000 / d**0.37) ** 0.7,
+        ),
+        ("E + B*D0/(D + D0)", {"E": 1.8, "B": 2, "D0": 5e9}, lambda n, d, web, hq: 1.8 + 1e10 / (d + 5e9)),
+        ("c + exp(t*w_hq)", {"c": 2.0, "t": -0.7}, lambda n, d, web, hq: 2 + np.exp(-0.7 * hq)),
+        ("E + ~a*log(D)", {"E": 4.0, "a": -0.05}, lambda n, d, web, hq: 4 - 0.05 * np.log(d)),
+    ],
+    ids=["mixture", "coupled", "half-point", "exponential", "marked"],
+)
+def test_a_fit_finds_the_parameters_again_and_survives_its_folder(text, truth, losses, tmp_path):
+    runs = _grid_runs(losses)
+    fit = lawkit.fit(runs, formula=text, holdout="none")
+    assert fit.parameters["wiki"] == pytest.approx(truth, rel=1e-5)
+    fit.save(tmp_path / "fit")
+    again = lawkit.load_fit(tmp_path / "fit")
+    at = (runs.n_params, runs.n_tokens, runs.weights)
+    np.testing.assert_array_equal(again.losses(*at), fit.losses(*at))
+
+
+def test_a_wrong_formula_is_refused_by_fit():
+    runs = _grid_runs(lambda n, d, web, hq: 3 + 0 * n + np.sin(d))
+    with pytest.raises(LawError, match="did you mean 'w_web'"):
+        lawkit.fit(runs, formula="E + w_wbe/N**a")

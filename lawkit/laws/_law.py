@@ -209,15 +209,36 @@ class Law:
         """Scalar parameters in which the loss is jointly linear: solved for, not searched."""
         if self.implicit is not None:
             return ()
+        # Known nonlinear without differentiating, which takes a minute for a formula of 300 parameters.
+        nested = {s for part in self.loss.atoms(sp.Pow, sp.Function) for s in part.free_symbols}
         chosen: list[sp.Symbol] = []
         for p in self.parameters:
             if p.per_source or p.support == "unit":
                 continue
             symbol = self._symbol(p)
+            if symbol in nested:
+                continue
             slope = sp.diff(self.loss, symbol)
             if slope != 0 and not slope.has(symbol, *chosen):
                 chosen.append(symbol)
         return tuple(s.name for s in chosen)
+
+    @cached_property
+    def linear_own(self) -> tuple[str, ...]:
+        """Positive vectors of a coupled law of which a domain's loss has the own element only, jointly linearly."""
+        if not self.coupled:
+            return ()
+        chosen: list[sp.Expr] = []
+        for p in self.parameters:
+            element = sp.IndexedBase(p.name, positive=True)[own]
+            found = [self.loss, self.implicit.equation] if self.implicit else [self.loss]
+            elsewhere = {i for e in found for i in e.atoms(sp.Indexed) if i.base.label.name == p.name} - {element}
+            if not p.per_source or p.support != "positive" or elsewhere:
+                continue
+            slope = sp.diff(self.loss, element)
+            if slope != 0 and not slope.has(element, *chosen):
+                chosen.append(element)
+        return tuple(e.base.label.name for e in chosen)
 
     def _symbol(self, p: Parameter) -> Any:
         for s in self.loss.free_symbols | (self.implicit.equation.free_symbols if self.implicit else set()):

@@ -181,19 +181,16 @@ def _sizes(parsed: ParsedFormula) -> dict[str, sp.Expr]:
     no factor of their own.
     """
     expr = parsed.expr
-    searched = {
-        symbol
-        for symbol in expr.free_symbols
-        if str(symbol) in set(parsed.parameters) - parsed.real and sp.diff(expr, symbol).has(symbol)
-    }
+    nested = set[sp.Basic]().union(*(part.free_symbols for part in expr.atoms(sp.Pow, sp.exp, sp.log)))
+    wanted = {s for s in nested if str(s) in set(parsed.parameters) - parsed.real}
     out: dict[str, sp.Expr] = {}
     bound: set[sp.Basic] = set()
     for part in sp.preorder_traversal(expr):
-        if not searched or not isinstance(part, (sp.Mul, sp.Add)) or not part.has(N, D):
+        if not isinstance(part, (sp.Mul, sp.Add)) or not part.free_symbols & {N, D}:
             continue
         for item in part.args:
             symbol, exponent = item.as_base_exp() if isinstance(part, sp.Mul) else (item, sp.Integer(1))
-            if symbol not in searched or str(symbol) in out or symbol in bound or not exponent.is_number:
+            if symbol not in wanted - bound or str(symbol) in out or not exponent.is_number:
                 continue
             if isinstance(part, sp.Mul):
                 rest = part / item
@@ -201,12 +198,7 @@ def _sizes(parsed: ParsedFormula) -> dict[str, sp.Expr]:
             else:
                 size = rest = sp.Add(*[a for a in part.args if a.has(N, D) and a.free_symbols <= {N, D}])
             others = rest.free_symbols - {N, D}
-            if (
-                rest.has(h, U)
-                or not rest.has(N, D)
-                or symbol in others
-                or {str(s) for s in others} & set(out)
-            ):
+            if rest.has(h, U) or not rest.has(N, D) or {str(s) for s in others} & {str(symbol), *out}:
                 continue
             out[str(symbol)] = size.subs({N: N_ref, D: D_ref})
             bound |= others
