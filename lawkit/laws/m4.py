@@ -1,18 +1,20 @@
 """M4: from the loss of guessing to the limit, by a power law in the tokens between them."""
 
-from sympy import Symbol
+from sympy import Max, Min, Symbol, exp, log
 
 from lawkit.laws._law import D, D_ref, Implicit, Law, Parameter, scalars
 
 E, S, B, beta, alpha = scalars("E S B beta alpha")
-t = Symbol("t", positive=True)
+# How far the loss is from that of guessing, as log odds: precise at both ends.
+u = Symbol("u", real=True)
+_log_power = log(B * S ** (alpha - 1) * D**-beta)
 
 
 class M4(Law):
-    """E + S t, where t between 0 and 1 solves t S / (S - t S)^alpha = B D^-beta, for runs of one model size.
+    """(L - E) / (L_0 - L)^alpha = B D^-beta with L_0 = E + S, the loss of guessing; for runs of one model size.
 
-    So (L - E) / (L_0 - L)^alpha = B D^-beta, with L_0 = E + S the loss of guessing at random: a learning curve that
-    starts flat at L_0 and ends as a power law. alpha near 0 is the power law alone. In the paper beta is -c.
+    A learning curve that starts flat at L_0 and ends as a power law; alpha near 0 is the power law alone. It is solved
+    for u, with L = E + S / (1 + exp(-u)). In the paper B is beta, and beta is -c.
 
     References
     ----------
@@ -34,9 +36,12 @@ class M4(Law):
         Parameter(name="beta", start=(0.05, 1.5)),
         Parameter(name="alpha", start=(0.02, 4.0)),
     )
-    loss = E + S * t
+    loss = E + S / (1 + exp(-u))
     implicit = Implicit(
-        symbol=t, equation=t - B * S ** (alpha - 1) * D**-beta * (1 - t) ** alpha, lower=0.0, upper=1.0
+        symbol=u,
+        equation=alpha * log(1 + exp(u)) - log(1 + exp(-u)) - _log_power,
+        lower=Min(0, _log_power - alpha * log(2)),
+        upper=Max(0, (_log_power + log(2)) / alpha),
     )
     starts = 16
 
