@@ -36,8 +36,10 @@ class Target:
 
 
 def residuals(predicted: np.ndarray, observed: np.ndarray, kind: str) -> np.ndarray:
-    """Log residuals for 'huber', relative ones for 'relative'."""
-    return np.log(predicted / observed) if kind == "huber" else predicted / observed - 1.0
+    """Log residuals for 'huber', relative ones for 'relative', differences for 'absolute'."""
+    if kind == "huber":
+        return np.log(predicted / observed)
+    return predicted / observed - 1.0 if kind == "relative" else predicted - observed
 
 
 class LeastSquares:
@@ -78,15 +80,13 @@ class LeastSquares:
     def expansion(self, z: np.ndarray, groups: np.ndarray, newton: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Half gradient (B, P), half Hessian (B, P, P) and its Gauss-Newton majorant, at z."""
         x, y, w = self.inputs.take(groups), self.target.losses[groups], self.target.cell_weights[groups]
-        if newton:
-            predicted, slope, curve = self.function.hessian(z, x, ("params",))
-        else:
-            (predicted, slope), curve = self.function.jacobian(z, x, ("params",)), None
+        predicted, slope = self.function.jacobian(z, x)
         huber = self.objective.kind == "huber"
         with np.errstate(all="ignore"):
             r = residuals(predicted, y, self.objective.kind)
-            divisor = (predicted if huber else y)[..., None]
-            jac = slope / divisor
+            absolute = self.objective.kind == "absolute"
+            divisor = predicted if huber else np.ones_like(y) if absolute else y
+            jac = slope / divisor[..., None]
             inside = np.abs(r) <= self.objective.delta
             # Half derivatives of rho: psi = rho'/2, and the reweighting psi/r that majorises it.
             psi = np.where(inside, r, np.sign(r) * self.objective.delta) / 2 if huber else r
@@ -99,14 +99,11 @@ class LeastSquares:
         gradient = (psi.reshape(len(z), 1, -1) @ flat)[:, 0]
         majorant = np.swapaxes(flat * reweight.reshape(len(z), -1, 1), 1, 2) @ flat
         hessian = majorant
-        if curve is not None:
-            # Second derivatives of the residual; rho'' is 1/2 inside Huber's threshold and 0 outside.
-            inner = np.where(live & inside, self._scale * w / 2, 0.0) if huber else reweight
-            bend = np.where(live[..., None, None], curve / divisor[..., None], 0.0)
+        if newton:
+            # rho'' is 1/2 inside Huber's threshold and 0 outside; a logarithm bends by -psi x slope^2.
+            inner = np.where(live & inside, self._scale * w / 2, 0.0) - psi if huber else reweight
             hessian = np.swapaxes(flat * inner.reshape(len(z), -1, 1), 1, 2) @ flat
-            hessian += np.einsum("bne,bnepq->bpq", psi, bend)
-            if huber:
-                hessian -= np.swapaxes(flat * psi.reshape(len(z), -1, 1), 1, 2) @ flat
+            hessian += self.function.curvature(z, x, np.where(live, psi / divisor, 0.0))
         if self.target.prior_mean is not None:
             root = self.target.prior_root
             gradient += self._prior_residual(z, groups) @ root
@@ -148,7 +145,10 @@ def _minimise(
 ) -> tuple[np.ndarray, np.ndarray]:
     z = z.copy()
     cost = problem.cost(z, groups)
-    damping = np.full(len(z), 1e-3 if newton else 1e-2)
+    # Newton's expansions are dear and its damping hard to foresee (Huber's active set jumps): several at once.
+    tried = np.array([0.03, 0.3, 3.0, 30.0]) if newton else np.ones(1)
+    after_gain, after_failure = (1.0, 33.0) if newton else (0.2, 6.0)
+    damping = np.full(len(z), 0.1 if newton else 1e-2)
     small = np.zeros(len(z), int)
     active = np.isfinite(cost)
     terms: list[np.ndarray] = [np.zeros(z.shape), np.zeros((*z.shape, z.shape[1])), np.zeros((*z.shape, z.shape[1]))]
@@ -161,15 +161,22 @@ def _minimise(
         if len(fresh):
             for kept, new in zip(terms, problem.expansion(z[fresh], groups[fresh], newton), strict=True):
                 kept[fresh] = new
-        gradient, hessian, majorant = (t[at] for t in terms)
-        step = _damped_step(gradient, hessian, majorant, damping[at], newton)
-        trial = z[at] - np.clip(step, -2.0, 2.0)  # a factor of e^2 in one step is far enough
-        trial_cost = problem.cost(trial, groups[at])
-        better = (trial_cost < cost[at]) & np.isfinite(trial).all(1)
-        gain = np.where(better, (cost[at] - trial_cost) / np.maximum(cost[at], 1e-300), 0.0)
+        many = np.repeat(at, len(tried))
+        each = np.arange(len(at))
+        lam = damping[at, None] * tried
+        step = _damped_step(*(t[many] for t in terms), lam.ravel(), newton)
+        trial = z[many] - np.clip(step, -2.0, 2.0)  # a factor of e^2 in one step is far enough
+        trial_cost = problem.cost(trial, groups[many])
+        trial_cost[~np.isfinite(trial).all(1)] = np.inf
+        best = trial_cost.reshape(lam.shape).argmin(1)
+        low = trial_cost.reshape(lam.shape)[each, best]
+        better = low < cost[at]
+        gain = np.where(better, (cost[at] - low) / np.maximum(cost[at], 1e-300), 0.0)
         stale[at] = better
-        z[at[better]], cost[at[better]] = trial[better], trial_cost[better]
-        damping[at] = np.where(better, np.maximum(damping[at] * 0.2, 1e-12), np.maximum(damping[at] * 6.0, 1e-8))
+        z[at[better]], cost[at[better]] = trial.reshape(*lam.shape, -1)[each, best][better], low[better]
+        damping[at] = np.where(
+            better, np.maximum(lam[each, best] * after_gain, 1e-12), np.maximum(lam[:, -1] * after_failure, 1e-8)
+        )
         # A step so damped that it no longer helps is as good a sign of arrival as a small gain.
         small[at] = np.where(better & (gain > tolerance), 0, small[at] + np.where(better, 1, 0))
         active[at] = (small[at] < 2) & (damping[at] < 1e10)
@@ -195,7 +202,7 @@ def _damped_step(
         step = np.linalg.solve(scaled, (gradient * scale)[..., None])[..., 0] * scale
     except np.linalg.LinAlgError:
         step = np.stack([np.linalg.lstsq(m, g, rcond=None)[0] for m, g in zip(scaled, gradient * scale, strict=True)]) * scale
-    uphill = (step * gradient).sum(1) <= 0  # Newton's matrix was indefinite: lean on the majorant alone
+    uphill = ~((step * gradient).sum(1) > 0)  # Newton's matrix was indefinite: lean on the majorant alone
     if newton and uphill.any():
         step[uphill] = _damped_step(gradient[uphill], hessian[uphill], majorant[uphill], damping[uphill], False)
-    return np.nan_to_num(step, posinf=0.0, neginf=0.0)
+    return np.where(np.isfinite(step), step, 0.0)

@@ -10,7 +10,7 @@ from lawkit.fitting.solver import LeastSquares
 from lawkit.laws._law import Law, PriorContext
 
 #: Candidates per start where they are drawn at random, and per searched parameter where there are one or two.
-_DRAWS, _GRID = 16, 24
+_DRAWS, _GRID = 16, 16
 
 
 def starting_points(problem: LeastSquares, law: Law, context: PriorContext, count: int, seed: int) -> np.ndarray:
@@ -41,6 +41,8 @@ def starting_points(problem: LeastSquares, law: Law, context: PriorContext, coun
         groups = np.full(len(drawn), group)
         if law.linear:
             drawn = _solve_linear(problem, law, drawn, group)
+        elif law.linear_own:
+            drawn = _solve_linear_own(problem, law, drawn, group)
         cost = problem.cost(drawn, groups)
         for i, share in enumerate(shares):
             out[group, i] = drawn[share[np.argmin(cost[share])]]
@@ -58,22 +60,63 @@ def _solve_linear(problem: LeastSquares, law: Law, z: np.ndarray, group: int) ->
     z = z.copy()
     z[:, columns] = np.where(positive, 0.0, 1.0)  # log 1, or 1: the derivative is then the coefficient itself
     groups = np.full(len(z), group)
-    value, slope = problem.function.jacobian(z, problem.inputs.take(groups), ("params",))
+    value, slope = problem.function.jacobian(z, problem.inputs.take(groups), only=frozenset(law.linear))
     observed = problem.target.losses[group].ravel()
     weight = np.sqrt(problem.target.cell_weights[group].ravel()) / observed
     basis = slope.reshape(len(z), -1, z.shape[1])[..., columns]
-    rest = value.reshape(len(z), -1) - basis.sum(-1)
     with np.errstate(all="ignore"):
-        design = np.nan_to_num(basis * weight[:, None], posinf=0.0, neginf=0.0)
-        wanted = np.nan_to_num((observed - rest) * weight, posinf=0.0, neginf=0.0)
-        size = np.sqrt((design**2).sum(1)) + 1e-300
-        design = design / size[:, None, :]
-    gram = np.swapaxes(design, 1, 2) @ design
-    moment = np.einsum("cnl,cn->cl", design, wanted)
-    best = np.full(len(z), np.inf)
-    solution = np.zeros((len(z), len(columns)))
-    for used in range(len(columns), 0, -1):
-        for subset in combinations(range(len(columns)), used):
+        wanted = (observed - value.reshape(len(z), -1) + basis.sum(-1)) * weight
+        design = basis * weight[:, None]
+        gram = np.swapaxes(design, 1, 2) @ design
+        moment = (wanted[:, None, :] @ design)[:, 0]
+        total = (wanted**2).sum(1)
+    # Where the law is not finite nothing is solved for: the candidate's own cost will rule it out.
+    bad = ~(np.isfinite(gram).all((1, 2)) & np.isfinite(moment).all(1) & np.isfinite(total))
+    gram[bad], moment[bad], total[bad] = np.eye(len(columns)), 0.0, 0.0
+    size = np.sqrt(np.einsum("cll->cl", gram)) + 1e-300
+    gram, moment = gram / size[:, :, None] / size[:, None, :], moment / size
+    solution = _nonnegative(gram, moment, positive) / size
+    floor = np.maximum(1e-4 * np.sqrt(total)[:, None] / size, 1e-300)
+    z[:, columns] = np.where(positive, np.log(np.maximum(solution, floor)), solution)
+    return np.clip(z, -300.0, 300.0)
+
+
+def _solve_linear_own(problem: LeastSquares, law: Law, z: np.ndarray, group: int) -> np.ndarray:
+    """The same for the elements [own] of a coupled law's vectors: each domain's own few, apart from the others'."""
+    n_sources = problem.inputs.weights.shape[1]
+    own = problem.inputs.own[0]
+    where = law.layout(n_sources)
+    columns = np.array([where[name].start + own for name in law.linear_own])  # (L, E)
+    z = z.copy()
+    z[:, columns] = 0.0  # log 1: the derivative is then the coefficient itself
+    groups = np.full(len(z), group)
+    value, slope = problem.function.jacobian(z, problem.inputs.take(groups), only=frozenset(law.linear_own))
+    with np.errstate(all="ignore"):
+        weight = np.sqrt(problem.target.cell_weights[group]) / problem.target.losses[group]  # (n, E)
+        domain = np.arange(len(own))
+        design = np.stack([slope[:, :, domain, c] for c in columns], -1)  # (C, n, E, L)
+        wanted = (problem.target.losses[group] - value + design.sum(-1)) * weight
+        design = design * weight[..., None]
+        gram = np.einsum("cnel,cnem->celm", design, design).reshape(-1, len(columns), len(columns))
+        moment = np.einsum("cnel,cne->cel", design, wanted).reshape(-1, len(columns))
+    bad = ~(np.isfinite(gram).all((1, 2)) & np.isfinite(moment).all(1))
+    gram[bad], moment[bad] = np.eye(len(columns)), 0.0
+    size = np.sqrt(np.einsum("cll->cl", gram)) + 1e-300
+    solution = _nonnegative(gram / size[:, :, None] / size[:, None, :], moment / size, np.ones(len(columns), bool)) / size
+    solution = np.maximum(solution, 1e-3 * solution.max(1, keepdims=True) + 1e-300)
+    z[:, columns.T] = np.log(solution).reshape(len(z), len(own), len(columns))
+    return z
+
+
+def _nonnegative(gram: np.ndarray, moment: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Least squares (C, L) with those of the few unknowns that are `positive` (L,) kept from below 0.
+
+    Every subset of them is tried as the ones that are not zero. `gram` (C, L, L) has a unit diagonal.
+    """
+    best = np.full(len(gram), np.inf)
+    solution = np.zeros_like(moment)
+    for used in range(len(positive), 0, -1):
+        for subset in combinations(range(len(positive)), used):
             s = list(subset)
             a = np.linalg.solve(gram[:, s][:, :, s] + 1e-12 * np.eye(used), moment[:, s, None])[..., 0]
             # |wanted - design a|^2 less the constant |wanted|^2, at the least-squares solution
@@ -83,7 +126,4 @@ def _solve_linear(problem: LeastSquares, law: Law, z: np.ndarray, group: int) ->
             filled = np.zeros_like(solution)
             filled[:, s] = a
             solution = np.where(take[:, None], filled, solution)
-    solution /= size
-    floor = 1e-4 * np.abs(wanted).mean(1, keepdims=True) / (np.abs(basis * weight[:, None]).mean(1) + 1e-300)
-    z[:, columns] = np.where(positive, np.log(np.maximum(solution, floor)), solution)
-    return np.clip(z, -300.0, 300.0)
+    return solution

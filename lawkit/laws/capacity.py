@@ -56,12 +56,12 @@ _SHARES = Implicit(
 )
 _capacity = c[own] * sp.exp(-b[own] * (_log_share(own) + sp.log(N)))
 _PARAMETERS = (
-    Parameter(name="b", per_source=True, start=(0.1, 0.6)),
+    Parameter(name="b", per_source=True, start=(0.05, 1.5)),
     # Fitted as the term's size at x = N_ref.
-    Parameter(name="c", unit="nats/token x params^b", per_source=True, start=(0.2, 2.0), reference=N_ref ** b[j]),
+    Parameter(name="c", unit="nats/token x params^b", per_source=True, start=(0.02, 2.0), reference=N_ref ** b[j]),
 )
 _ASYMPTOTE = Parameter(name="E", unit="nats/token", per_source=True, start=(0.3, 2.0))
-_FLOOR = Parameter(name="H", unit="params", start=(0.005, 0.05), reference=N_ref)
+_FLOOR = Parameter(name="H", unit="params", start=(0.02, 0.3), reference=N_ref)
 
 
 class Capacity(Law):
@@ -82,7 +82,7 @@ class Capacity(Law):
         *_PARAMETERS,
         # Fitted as the term's size at D_ref and weight 1.
         Parameter(name="A", unit="nats/token x tokens^a", per_source=True, start=(0.1, 1.0), reference=D_ref ** a[j]),
-        Parameter(name="a", per_source=True, start=(0.1, 0.6)),
+        Parameter(name="a", per_source=True, start=(0.05, 0.6)),
         _ASYMPTOTE,
         _FLOOR,
     )
@@ -91,7 +91,7 @@ class Capacity(Law):
     coupled = True
     form = "capacity"
     weight_floor = 1e-4
-    objective = Objective(kind="relative")
+    objective = Objective(kind="absolute")
     starts = 16
 
 
@@ -112,7 +112,7 @@ class CapacityPlain(Law):
     coupled = True
     form = "capacity"
     weight_floor = 1e-4
-    objective = Objective(kind="relative")
+    objective = Objective(kind="absolute")
     starts = 16
 
 
