@@ -10,7 +10,7 @@ import numpy as np
 from lawkit import laws
 from lawkit.errors import FitError
 from lawkit.fitting.diagnostics import diagnose
-from lawkit.fitting.estimate import Estimate, distinct, estimate
+from lawkit.fitting.estimate import distinct, estimate, fitted_cells
 from lawkit.fitting.holdout import errors, split
 from lawkit.fitting.result import Fit, domain_errors
 from lawkit.laws._law import Law, Objective
@@ -84,13 +84,13 @@ def fit(
     count = chosen.starts if starts is None else starts
     diagnostics, more = diagnose(runs, full, count)
     observed = runs.losses[:, [runs.domains.index(d) for d in full.domains]]
-    fitted_cells = np.where(_fitted(runs, full, min_weight), observed, np.nan)
+    cells = np.where(fitted_cells(runs, full.own, min_weight), observed, np.nan)
     predicted = full.losses(full.inputs(runs.weights, runs.n_params, runs.n_tokens, runs.unique))
     result = Fit(
         runs=runs,
         estimate=full,
-        train=errors(predicted, fitted_cells),
-        domain_train=domain_errors(predicted, fitted_cells, full.domains),
+        train=errors(predicted, cells),
+        domain_train=domain_errors(predicted, cells, full.domains),
         diagnostics=diagnostics,
         warnings=(*runs.warnings, *warnings, *more),
     )
@@ -119,13 +119,6 @@ def _resolve(runs: Runs, law: str | Law | None, formula: str | None) -> Law:
     return laws.get(default_law(runs) if law is None else law)
 
 
-def _fitted(runs: Runs, e: Estimate, min_weight: float) -> np.ndarray:
-    """(n, E) cells that the fit used."""
-    if min_weight <= 0:
-        return np.ones((len(runs), len(e.domains)), bool)
-    return np.where(e.own >= 0, runs.weights[:, e.own] >= min_weight, True)
-
-
 def _with_holdout(
     result: Fit, holdout: str | float | None, objective: Objective, min_weight: float, seed: int, starts: int | None
 ) -> Fit:
@@ -144,7 +137,7 @@ def _with_holdout(
     partial = replace(result, runs=kept, estimate=part)
     prediction = partial.predict(test.n_params, test.n_tokens, test.weights, test.unique, interval=0.9)
     observed = test.losses[:, [runs.domains.index(d) for d in part.domains]]
-    observed = np.where(_fitted(test, part, min_weight), observed, np.nan)
+    observed = np.where(fitted_cells(test, part.own, min_weight), observed, np.nan)
     seen = ~np.isnan(observed)
     assert prediction.lower is not None and prediction.upper is not None
     inside = (observed >= prediction.lower) & (observed <= prediction.upper)

@@ -73,7 +73,7 @@ class Estimate:
             n_tokens=np.full(n, self.d_ref) if n_tokens is None else np.broadcast_to(np.asarray(n_tokens, float), n),
             weights=np.asarray(weights, float),
             own=self.groups,
-            unique=None if unique is None else np.nansum(np.where(weights > 0, unique, 0.0), 1),
+            unique=total_unique(np.asarray(weights), unique),
             n_ref=self.n_ref,
             d_ref=self.d_ref,
         )
@@ -140,39 +140,67 @@ def check_columns(law: Law, runs: Runs) -> None:
             raise FitError(f"law {law.name!r} needs the column {column}, which the table does not have")
 
 
-def estimate(
-    runs: Runs, law: Law, objective: Objective, min_weight: float = 0.0, seed: int = 0, starts: int | None = None
-) -> tuple[Estimate, list[str]]:
-    """Fits `law` to `runs`; also returns warnings.
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A law and runs, ready to be fitted: what `prepare` makes of them.
+
+    Attributes
+    ----------
+    problem
+        The objective, for G groups.
+    context
+        What priors and starts depend on.
+    domains, own, n_ref, d_ref
+        As in `Estimate`.
+    size
+        Number of parameters P of a group.
+    warnings
+        What was left out, and priors that had to stand in for runs.
+    """
+
+    law: Law
+    problem: LeastSquares
+    context: PriorContext
+    domains: tuple[str, ...]
+    own: np.ndarray
+    n_ref: float
+    d_ref: float
+    size: int
+    warnings: list[str]
+
+
+def prepare(runs: Runs, law: Law, objective: Objective, min_weight: float = 0.0) -> Prepared:
+    """Turns runs into the objective that is minimised.
 
     Raises
     ------
     FitError
-        If the table lacks what the law needs, has fewer losses than parameters (and the law no priors),
-        or no start leads anywhere.
+        If the table lacks what the law needs, or has fewer losses than parameters (and the law no priors).
     """
     check_columns(law, runs)
     keep, warnings = usable_domains(law, runs)
     domains = tuple(runs.domains[i] for i in keep)
     own = np.array([runs.sources.index(d) if d in runs.sources else -1 for d in domains])
     groups = own[None, :] if law.coupled else own[:, None]
-    n = len(runs)
-    scale = [np.ones(n) if v is None else v for v in (runs.n_params, runs.n_tokens)]
-    n_ref, d_ref = (float(np.exp(np.log(v).mean())) if n else 1.0 for v in scale)
-    unique = None if runs.unique is None else np.nansum(np.where(runs.weights > 0, runs.unique, 0.0), 1)
-    x = Inputs(n_params=scale[0], n_tokens=scale[1], weights=runs.weights, own=groups, unique=unique, n_ref=n_ref, d_ref=d_ref)
-    observed = runs.losses[:, keep]
-    masked = np.isnan(observed)
-    if min_weight > 0:
-        masked |= np.where(own >= 0, runs.weights[:, own] < min_weight, False)
+    scale = [np.ones(len(runs)) if v is None else v for v in (runs.n_params, runs.n_tokens)]
+    n_ref, d_ref = (float(np.exp(np.log(v).mean())) for v in scale)
+    unique = total_unique(runs.weights, runs.unique)
+    if "unique" in law.columns and unique is not None and np.isnan(unique).any():
+        raise FitError(
+            f"law {law.name!r} needs the tokens that exist of every source in use; unique_<source> is empty in "
+            f"{rows_text(runs.rows[np.isnan(unique)])}: fill it in, or choose another law"
+        )
+    x = Inputs(
+        n_params=scale[0], n_tokens=scale[1], weights=runs.weights, own=groups, unique=unique, n_ref=n_ref, d_ref=d_ref
+    )
+    masked = np.isnan(runs.losses[:, keep]) | ~fitted_cells(runs, own, min_weight)
+    losses = np.where(masked, 1.0, runs.losses[:, keep])
     size = law.n_parameters(len(runs.sources))
     has_priors = objective.sigma is not None and any(p.prior for p in law.parameters)
     warnings += _check_size(law, size, domains, masked, has_priors)
     omega = scale[1] ** objective.token_power
     cells = np.where(masked, 0.0, (omega / omega.mean())[:, None])
-    losses = np.where(masked, 1.0, observed)
-    stack = (lambda a: a[None]) if law.coupled else (lambda a: a.T[:, :, None])
-    lowest = np.where(masked, np.inf, observed).min(0)
+    lowest = np.where(masked, np.inf, losses).min(0)
     context = PriorContext(
         lowest_loss=lowest[None] if law.coupled else lowest[:, None],
         own=groups,
@@ -184,25 +212,56 @@ def estimate(
     if has_priors:
         mean, covariance = law.prior(context)
         root = np.linalg.inv(np.linalg.cholesky(covariance))
-    target = Target(stack(losses), stack(cells), mean, root)
-    problem = LeastSquares(law.function, x, target, objective)
+    stack = (lambda a: a[None]) if law.coupled else (lambda a: a.T[:, :, None])
+    problem = LeastSquares(law.function, x, Target(stack(losses), stack(cells), mean, root), objective)
+    return Prepared(
+        law=law, problem=problem, context=context, domains=domains, own=own, n_ref=n_ref, d_ref=d_ref, size=size,
+        warnings=warnings,
+    )  # fmt: skip
+
+
+def fitted_cells(runs: Runs, own: np.ndarray, min_weight: float) -> np.ndarray:
+    """(n, E) cells whose own source has at least `min_weight`; all where a domain (`own` -1) has no own source."""
+    out = np.ones((len(runs), len(own)), bool)
+    if min_weight > 0 and runs.sources:
+        out[:, own >= 0] = runs.weights[:, own[own >= 0]] >= min_weight
+    return out
+
+
+def total_unique(weights: np.ndarray, unique: np.ndarray | None) -> np.ndarray | None:
+    """(n,) tokens that exist of all sources in use, from (n, K) by source; NaN where one of them is not known."""
+    return None if unique is None else np.where(weights > 0, unique, 0.0).sum(1)
+
+
+def estimate(
+    runs: Runs, law: Law, objective: Objective, min_weight: float = 0.0, seed: int = 0, starts: int | None = None
+) -> tuple[Estimate, list[str]]:
+    """Fits `law` to `runs`; also returns warnings.
+
+    Raises
+    ------
+    FitError
+        As `prepare`, and if no start leads anywhere.
+    """
+    ready = prepare(runs, law, objective, min_weight)
+    problem, domains, size = ready.problem, ready.domains, ready.size
     count = law.starts if starts is None else starts
-    first = starting_points(problem, law, context, count, seed)
-    z, cost = minimise(problem, first.reshape(-1, size), np.repeat(np.arange(len(groups)), count))
+    first = starting_points(problem, law, ready.context, count, seed)
+    each = np.arange(len(first))
+    z, cost = minimise(problem, first.reshape(-1, size), np.repeat(each, count))
     z, cost = z.reshape(-1, count, size), cost.reshape(-1, count)
     best = np.argmin(cost, 1)
-    each = np.arange(len(groups))
     if not np.isfinite(cost[each, best]).all():
         bad = [domains[i] for i in np.flatnonzero(~np.isfinite(cost[each, best]))]
         raise FitError(f"law {law.name!r} gave no finite loss from any of {count} starts for {', '.join(bad)}: choose another law")
     z, low = z[each, best], cost[each, best]
     agree = (cost <= low[:, None] * (1 + SAME_OPTIMUM) + 1e-300).mean(1)
     _, _, hessian = problem.expansion(z, each, False)
-    noise, covariance = _posterior(problem, z, target, law, size)
+    noise, covariance = posterior(problem, z)
     return Estimate(
-        law=law, objective=objective, domains=domains, own=own, n_ref=n_ref, d_ref=d_ref, z=z, covariance=covariance,
-        noise=noise, cost=low, starts_at_optimum=agree, hessian=hessian,
-    ), warnings  # fmt: skip
+        law=law, objective=objective, domains=domains, own=ready.own, n_ref=ready.n_ref, d_ref=ready.d_ref, z=z,
+        covariance=covariance, noise=noise, cost=low, starts_at_optimum=agree, hessian=hessian,
+    ), ready.warnings  # fmt: skip
 
 
 def _check_size(law: Law, size: int, domains: tuple[str, ...], masked: np.ndarray, has_priors: bool) -> list[str]:
@@ -220,29 +279,32 @@ def _check_size(law: Law, size: int, domains: tuple[str, ...], masked: np.ndarra
     return []
 
 
-def _posterior(problem: LeastSquares, z: np.ndarray, target: Target, law: Law, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise (E,) of the log residuals, and the Gauss-Newton covariance (G, P, P) that it implies."""
-    value, slope = problem.function.jacobian(z, problem.inputs)
+def posterior(problem: LeastSquares, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Noise (G x E,) of the log residuals at z (G, P), and the Gauss-Newton covariance (G, P, P) that it implies.
+
+    Weights say how much a run counts, on average 1; the noise is that of a run of weight 1.
+    """
+    target, size = problem.target, z.shape[1]
+    value, slope = problem.function.jacobian(z, problem.inputs.take(np.arange(len(z))))
     live = target.cell_weights > 0
     with np.errstate(all="ignore"):
         log_residual = np.where(live, residuals(value, target.losses, "huber"), 0.0)
         jac = np.where(live[..., None], slope / value[..., None], 0.0).reshape(len(z), -1, size)
-    w = target.cell_weights
-    spread = (w * log_residual**2).sum(1) / w.sum(1)  # (G, E)
+    # A domain whose runs are missing where weights are small must not count as informed by more runs than it has.
+    w = target.cell_weights * (live.sum(1) / target.cell_weights.sum(1))[:, None]
+    spread = (w * log_residual**2).sum(1) / live.sum(1)  # (G, E)
     precision = np.zeros((size, size)) if target.prior_root is None else target.prior_root.T @ target.prior_root
     noise, covariance = np.empty_like(spread), np.empty((len(z), size, size))
     for g in range(len(z)):
         count = live[g].sum()
-        per_cell = np.broadcast_to(np.sqrt(spread[g]) + 1e-12, value.shape[1:])
-        for _ in range(2):  # noise and the number of parameters that the runs determine depend on each other
-            rows = jac[g] * (np.sqrt(w[g]) / per_cell).reshape(-1, 1)
+        noise[g] = np.sqrt(spread[g]) + 1e-12
+        for _ in range(3):  # noise and the number of parameters that the runs determine depend on each other
+            rows = jac[g] * (np.sqrt(w[g]) / noise[g]).reshape(-1, 1)
             information = rows.T @ rows
             covariance[g] = _inverse(information + precision)
             used = float(np.clip(np.trace(covariance[g] @ information), 0.0, count - 1.0))
             # Floors: a perfect fit has no noise, and a tenth of the cells always counts as informing it.
             noise[g] = np.maximum(np.sqrt(spread[g] / max(1.0 - used / count, 0.1)), 1e-12)
-            per_cell = np.broadcast_to(noise[g], value.shape[1:])
-        covariance[g] = _inverse((rows := jac[g] * (np.sqrt(w[g]) / per_cell).reshape(-1, 1)).T @ rows + precision)
     return noise.ravel(), covariance
 
 
@@ -250,6 +312,12 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     """Inverse of a positive semidefinite matrix; directions it says nothing about get a variance of 100 at most."""
     values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
     return (vectors / np.maximum(values, 1e-2)) @ vectors.T
+
+
+def rows_text(rows: np.ndarray, most: int = 5) -> str:
+    """'row 3', or 'rows 3, 7 and 2 more', for messages."""
+    named = ", ".join(str(r) for r in rows[:most])
+    return ("rows " if len(rows) > 1 else "row ") + named + (f" and {len(rows) - most} more" if len(rows) > most else "")
 
 
 def distinct(values: np.ndarray) -> int:

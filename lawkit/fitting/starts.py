@@ -35,7 +35,10 @@ def starting_points(problem: LeastSquares, law: Law, context: PriorContext, coun
             candidates[..., where[p.name].start] = grid[:, column]
     else:
         candidates = law.draw_starts(rng, context, count * _DRAWS)
-    shares = rng.permutation(candidates.shape[1])[: candidates.shape[1] // count * count].reshape(count, -1)
+    drawn_count = candidates.shape[1]
+    each = max(1, drawn_count // count)
+    # A grid may be smaller than the number of starts: it is then used more than once.
+    shares = rng.permutation(drawn_count)[np.arange(count * each) % drawn_count].reshape(count, each)
     out = np.empty((len(candidates), count, candidates.shape[2]))
     for group, drawn in enumerate(candidates):
         groups = np.full(len(drawn), group)
