@@ -168,6 +168,13 @@ def optimize_mixture(
         max_epochs=max_epochs, target=target,
     )  # fmt: skip
     at = Target(fit, n_params, n_tokens, _unique(fit, available))
+    middle = at.losses(problem.raised(_floor(at)).interior()[None])[0]
+    if not np.all(np.isfinite(middle[problem.target > 0])):
+        bad = [d for d, v in zip(fit.domains, middle, strict=True) if not np.isfinite(v)]
+        raise OptimizeError(
+            f"law {fit.law.name} with this fit's parameters gives no finite loss at this scale for "
+            f"{', '.join(bad)}: look at the fit's parameters and warnings"
+        )
     solution = solve(at, problem, seed)
     free = solve(at, problem.unconstrained(), seed) if problem.limited else solution
     warnings = [*scale_warnings(fit, n_params, n_tokens), *edge_warnings(fit, solution.h), *solution.notes]
@@ -209,7 +216,10 @@ def _solve_convex(at: Target, problem: MixtureProblem) -> _Solution:
             candidates.append(_judged(evaluate, problem, problem.snap(h, 0.0)))
         except SolverError as error:
             notes.append(f"the conic solver failed ({error}); the interior-point method was used instead")
-    if not candidates or candidates[0].gap > POLISH:
+    if candidates and POLISH < candidates[0].gap < np.inf:
+        near = problem.interior(candidates[0].h, depth=1e-6)
+        candidates.append(_judged(evaluate, problem, minimise(evaluate, problem, start=near, barrier=1e-8).h))
+    if not any(c.gap <= POLISH for c in candidates):
         candidates.append(_judged(evaluate, problem, minimise(evaluate, problem).h))
     # Weights a hair from a limit belong on it, unless the law's slope there says otherwise.
     best = min(candidates, key=lambda s: s.gap)
