@@ -131,6 +131,14 @@ def _header(names: Iterable[object], where: str) -> list[str]:
     return header
 
 
+def _check_delimiter(header: list[str], where: str, delimiter: str) -> None:
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t,"):
+        raise RunsError(
+            f"{where}: the header is one column, {header[0][:60]!r}: its columns are not separated by "
+            f"{'commas' if delimiter == ',' else 'tabs'}. Write .csv with commas or .tsv with tabs."
+        )
+
+
 def _read_csv(content: bytes, where: str, delimiter: str) -> Table:
     text = _decode(content, where)
     csv.field_size_limit(_LONGEST_CELL)
@@ -143,6 +151,7 @@ def _read_csv(content: bytes, where: str, delimiter: str) -> Table:
                 if not any(cell.strip() for cell in record):
                     continue
                 header = _header(record, where)
+                _check_delimiter(header, where, delimiter)
                 continue
             if not record:
                 continue  # a blank line
@@ -159,11 +168,6 @@ def _read_csv(content: bytes, where: str, delimiter: str) -> Table:
         ) from None
     if not header:
         raise RunsError(f"{where}: the file is empty. A runs table has a header and one row a trained model.")
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t,"):
-        raise RunsError(
-            f"{where}: the header is one column, {header[0][:60]!r}: its columns are not separated by "
-            f"{'commas' if delimiter == ',' else 'tabs'}. Write .csv with commas or .tsv with tabs."
-        )
     position = {name: i for i, name in enumerate(header) if name}
     return Table(tuple(position), len(rows), where, lambda name: [row[position[name]] for row in rows])
 

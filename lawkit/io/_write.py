@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
@@ -49,22 +48,23 @@ def write_table(columns: Mapping[str, Sequence[object]], path: str | os.PathLike
 
 def _records(columns: Mapping[str, Sequence[object]]) -> Iterator[dict[str, object]]:
     for cells in zip(*columns.values(), strict=True):
-        yield {name: cell for name, cell in zip(columns, cells, strict=True) if cell is not None}
+        yield dict(zip(columns, cells, strict=True))
 
 
 def _csv_text(columns: Mapping[str, Sequence[object]], delimiter: str) -> str:
-    def plain(cell: object) -> object:
+    # csv.writer leaves a lone carriage return unquoted (before Python 3.13), which then reads as a new row.
+    special = ("\r", "\n", '"', delimiter)
+
+    def plain(cell: object) -> str:
         if cell is None:
             return ""
         if isinstance(cell, bool):
             return "true" if cell else "false"
-        return repr(cell) if isinstance(cell, float) else cell
+        text = repr(cell) if isinstance(cell, float) else str(cell)
+        return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in special) else text
 
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([plain(cell) for cell in cells] for cells in zip(*columns.values(), strict=True))
-    return buffer.getvalue()
+    records = [list(columns), *zip(*columns.values(), strict=True)]
+    return "".join(delimiter.join(map(plain, record)) + "\n" for record in records)
 
 
 def _parquet_bytes(columns: Mapping[str, Sequence[object]], target: str) -> bytes:

@@ -61,8 +61,9 @@ def check_runs(runs: Runs) -> list[Finding]:
         Warnings first, then notes.
     """
     found: list[Finding] = []
-    for check in (_count, _sizes, _units, _flops, _domains, _sources, _repeats, _checkpoints, _collinear):
-        found += check(runs)
+    with np.errstate(all="ignore"):  # absurd sizes may overflow a ratio, which then is as odd as infinity
+        for check in (_count, _sizes, _units, _flops, _domains, _sources, _repeats, _checkpoints, _collinear):
+            found += check(runs)
     return sorted(found, key=lambda finding: finding.level == "note")
 
 
@@ -342,4 +343,5 @@ def scale_correlation(runs: Runs) -> float | None:
     scales = np.unique(runs.scale, axis=0)
     if min(len(np.unique(scales[:, 0])), len(np.unique(scales[:, 1]))) < 2:
         return None
-    return float(np.corrcoef(np.log(scales).T)[0, 1])
+    r = float(np.corrcoef(np.log(scales).T)[0, 1])
+    return r if np.isfinite(r) else None

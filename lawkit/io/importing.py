@@ -168,7 +168,8 @@ class _Builder:
     def _scaled(self, name: str, column: str, scale: float) -> None:
         cells = self._take(name, column)
         if scale != 1.0:
-            self.columns[name] = (numbers(cells, column, self.source.where, parse_size) * scale).tolist()
+            with np.errstate(over="ignore"):  # an infinite size is refused by the reader
+                self.columns[name] = (numbers(cells, column, self.source.where, parse_size) * scale).tolist()
 
     def sizes(self, name: str, column: str | None, option: str, scale: float, constant: float | None) -> None:
         """Take n_params or n_tokens from a column, or set it to a constant."""
@@ -209,7 +210,8 @@ class _Builder:
                 raise refuse(
                     where, bad, f"{name} must be positive and finite", "Correct or remove those rows."
                 )
-        self.columns["n_tokens"] = (compute / (6.0 * params)).tolist()
+        with np.errstate(over="ignore", under="ignore"):
+            self.columns["n_tokens"] = (compute / (6.0 * params)).tolist()
         self.warnings.append(f"n_tokens is derived as {column} / (6 n_params).")
 
     def keep(self, name: str, column: str | None, option: str, default: str | None) -> None:
@@ -240,6 +242,8 @@ class _Builder:
                 f"{where}: no column matches --weights {' '.join(patterns)}; the columns are "
                 f"{', '.join(map(repr, self.source.names[:20]))}. Write {{}} where the source's name stands."
             )
+        if not found and any(name.startswith("train_the_pile_") for name in self.source.names):
+            raise RunsError(f"{where}: the columns look like RegMix's. Use --format regmix, or --weights.")
         for name, column in found.items():
             self._take(f"weight_{name}", column)
         if found and (normalize or rounding):
@@ -252,7 +256,8 @@ class _Builder:
         values = np.column_stack([numbers(self.columns[n], self.labels[n], where) for n in names])
         if not (np.isfinite(values) & (values >= 0)).all():
             return  # the reader refuses these cells and names them
-        sums = values.sum(axis=1)
+        with np.errstate(over="ignore"):
+            sums = values.sum(axis=1)
         empty = np.flatnonzero(sums == 0)
         if len(empty):
             bad = [(i + 1, "weights", 0.0) for i in empty.tolist()]
@@ -264,7 +269,7 @@ class _Builder:
             return
         if off > 1e-6:
             self.warnings.append(f"weights were divided by their sums, {sums.min():.6g} to {sums.max():.6g}.")
-        values /= sums[:, None]
+        values = values / sums[:, None]
         self.columns.update({name: values[:, j].tolist() for j, name in enumerate(names)})
 
     def unique(self, patterns: tuple[str, ...], sources: list[str], scale: float) -> None:
@@ -304,7 +309,7 @@ class _Builder:
             )
             raise RunsError(
                 f"{where}: no column matches --losses {' '.join(patterns) or '{}_loss'}; the columns are "
-                f"{', '.join(map(repr, names[:20]))}. Write {{}} where the domain's name stands.{hint}"
+                f"{', '.join(map(repr, names[:20]))}. Write {{}} where the domain's name stands."
             )
         for name, column in found.items():
             self._take(f"loss_{name}", column)

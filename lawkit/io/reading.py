@@ -254,7 +254,8 @@ def _weights(table: Table, columns: dict[str, str], hint: str) -> np.ndarray:
             "Correct the mixture of those rows.",
         )
     out = np.maximum(out, 0.0)
-    sums = out.sum(axis=1)
+    with np.errstate(over="ignore"):
+        sums = out.sum(axis=1)
     off = np.flatnonzero(~(np.abs(sums - 1.0) <= SUM_TOLERANCE))
     if len(off):
         named = ", ".join(f"row {i + 1}: {sums[i]:.6g}" for i in off[:5])
