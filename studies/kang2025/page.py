@@ -162,7 +162,7 @@ def _title(text: str) -> None:
 def _text(text: str) -> None:
     """Print a paragraph at the terminal's width, at most 88; in a pipe, at 88."""
     width = min(_output.console().width, 88)
-    _output.say(textwrap.fill(" ".join(text.split()), width))
+    _output.say(textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False))
 
 
 def _tiny(value: float) -> str:
