@@ -80,9 +80,9 @@ def fit(
         raise FitError(f"delta must be positive, got {delta!r}")
     chosen = _resolve(runs, law, formula)
     objective = chosen.objective if delta is None else replace(chosen.objective, kind="huber", delta=delta)
-    full, warnings = estimate(runs, chosen, objective, min_weight, seed, starts)
+    full, ready = estimate(runs, chosen, objective, min_weight, seed, starts)
     count = chosen.starts if starts is None else starts
-    diagnostics, more = diagnose(runs, full, count)
+    diagnostics, more = diagnose(runs, full, ready, count)
     observed = runs.losses[:, [runs.domains.index(d) for d in full.domains]]
     cells = np.where(fitted_cells(runs, full.own, min_weight), observed, np.nan)
     predicted = full.losses(full.inputs(runs.weights, runs.n_params, runs.n_tokens, runs.unique))
@@ -92,7 +92,7 @@ def fit(
         train=errors(predicted, cells),
         domain_train=domain_errors(predicted, cells, full.domains),
         diagnostics=diagnostics,
-        warnings=(*runs.warnings, *warnings, *more),
+        warnings=(*runs.warnings, *ready.warnings, *more),
     )
     return _with_holdout(result, holdout, objective, min_weight, seed, starts)
 

@@ -235,8 +235,8 @@ def total_unique(weights: np.ndarray, unique: np.ndarray | None) -> np.ndarray |
 
 def estimate(
     runs: Runs, law: Law, objective: Objective, min_weight: float = 0.0, seed: int = 0, starts: int | None = None
-) -> tuple[Estimate, list[str]]:
-    """Fits `law` to `runs`; also returns warnings.
+) -> tuple[Estimate, Prepared]:
+    """Fits `law` to `runs`; also returns what was fitted.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def estimate(
     return Estimate(
         law=law, objective=objective, domains=domains, own=ready.own, n_ref=ready.n_ref, d_ref=ready.d_ref, z=z,
         covariance=covariance, noise=noise, cost=low, starts_at_optimum=agree, hessian=hessian,
-    ), ready.warnings  # fmt: skip
+    ), ready  # fmt: skip
 
 
 def _check_size(law: Law, size: int, domains: tuple[str, ...], masked: np.ndarray, has_priors: bool) -> list[str]:

@@ -79,37 +79,49 @@ class LeastSquares:
 
     def expansion(self, z: np.ndarray, groups: np.ndarray, newton: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Half gradient (B, P), half Hessian (B, P, P) and its Gauss-Newton majorant, at z."""
-        x, y, w = self.inputs.take(groups), self.target.losses[groups], self.target.cell_weights[groups]
-        predicted, slope = self.function.jacobian(z, x)
-        huber = self.objective.kind == "huber"
-        with np.errstate(all="ignore"):
-            r = residuals(predicted, y, self.objective.kind)
-            absolute = self.objective.kind == "absolute"
-            divisor = predicted if huber else np.ones_like(y) if absolute else y
-            jac = slope / divisor[..., None]
-            inside = np.abs(r) <= self.objective.delta
-            # Half derivatives of rho: psi = rho'/2, and the reweighting psi/r that majorises it.
-            psi = np.where(inside, r, np.sign(r) * self.objective.delta) / 2 if huber else r
-            reweight = np.where(inside, 1.0, self.objective.delta / np.abs(r)) / 2 if huber else np.ones_like(r)
-        live = w > 0
-        psi, reweight = (np.where(live, self._scale * w * v, 0.0) for v in (psi, reweight))
-        size = z.shape[1]
-        flat = jac.reshape(len(z), -1, size)
-        flat = np.where(live.reshape(len(z), -1, 1), flat, 0.0)
-        gradient = (psi.reshape(len(z), 1, -1) @ flat)[:, 0]
-        majorant = np.swapaxes(flat * reweight.reshape(len(z), -1, 1), 1, 2) @ flat
+        slope, psi, reweight, divisor, inside = self._linearised(z, groups)
+        gradient = (psi.reshape(len(z), 1, -1) @ slope)[:, 0]
+        majorant = np.swapaxes(slope * reweight.reshape(len(z), -1, 1), 1, 2) @ slope
         hessian = majorant
         if newton:
             # rho'' is 1/2 inside Huber's threshold and 0 outside; a logarithm bends by -psi x slope^2.
-            inner = np.where(live & inside, self._scale * w / 2, 0.0) - psi if huber else reweight
-            hessian = np.swapaxes(flat * inner.reshape(len(z), -1, 1), 1, 2) @ flat
-            hessian += self.function.curvature(z, x, np.where(live, psi / divisor, 0.0))
+            inner = np.where(inside, reweight, 0.0) - psi if self.objective.kind == "huber" else reweight
+            hessian = np.swapaxes(slope * inner.reshape(len(z), -1, 1), 1, 2) @ slope
+            with np.errstate(all="ignore"):
+                bend = np.where(psi != 0, psi / divisor, 0.0)
+            hessian += self.function.curvature(z, self.inputs.take(groups), bend)
         if self.target.prior_mean is not None:
             root = self.target.prior_root
             gradient += self._prior_residual(z, groups) @ root
             precision = root.T @ root  # type: ignore[union-attr]
             majorant, hessian = majorant + precision, hessian + precision
         return gradient, hessian, majorant
+
+    def pulls(self, z: np.ndarray) -> np.ndarray:
+        """(G, n x E, P): how each cell pulls at the parameters z (G, P); its part of the negative half gradient."""
+        slope, psi, *_ = self._linearised(z, np.arange(len(z)))
+        return -slope * psi.reshape(len(z), -1, 1)
+
+    def _linearised(self, z: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Residuals to first order: their slopes (B, n x E, P); then, (B, n, E) each, half derivatives of rho
+        (psi = rho'/2 and the reweighting psi/r that majorises rho), what a slope is divided by, and whether a
+        residual is within Huber's threshold. All 0 for masked cells.
+        """
+        y, w = self.target.losses[groups], self.target.cell_weights[groups]
+        predicted, slope = self.function.jacobian(z, self.inputs.take(groups))
+        live = w > 0
+        with np.errstate(all="ignore"):
+            r = residuals(predicted, y, self.objective.kind)
+            divisor = {"huber": predicted, "relative": y, "absolute": np.ones_like(y)}[self.objective.kind]
+            slope = np.where(live[..., None], slope / divisor[..., None], 0.0).reshape(len(z), -1, z.shape[1])
+            reweight = self._scale * w
+            if self.objective.kind == "huber":
+                inside = np.abs(r) <= self.objective.delta
+                reweight = reweight * (0.5 * np.minimum(1.0, self.objective.delta / np.abs(r)))
+            else:
+                inside = np.ones_like(live)
+            reweight = np.where(live, reweight, 0.0)
+            return slope, np.where(live, reweight * r, 0.0), reweight, divisor, inside
 
 
 def minimise(
