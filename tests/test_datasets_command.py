@@ -150,7 +150,8 @@ def test_reshaping_gives_the_tables(datasets):
     assert RESHAPERS["slimpajama7"](b"".join([header, larger, *rows, larger]), "t") == table
 
     table = (datasets / "pile4" / "runs_90M_200M.csv").read_bytes()
-    raw, mixtures = {("440M", "8B", 1, "Github_text_document"): 1.0}, {}
+    raw: dict[tuple, float | None] = {("440M", "8B", 1, "Github_text_document"): 1.0}
+    mixtures = {}
     names = ["Github", "Gutenberg", "StackExchange", "Wikipedia"]
     for line in reversed(table.decode().splitlines()[1:]):
         cells = line.split(",")

@@ -1,5 +1,8 @@
 """Other people's tables become runs tables, or the message says which option to change."""
 
+# Columns that a table may lack are None to a type checker; here every table has them.
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false, reportOptionalOperand=false
+
 from __future__ import annotations
 
 import json
@@ -132,6 +135,9 @@ def test_contract_columns_come_along(tmp_path):
     text += "r,3,1e8,2e9,1,5e9,3,0.1\ns,4,1e9,2e9,1,5e9,2,0.1\n"
     path = write(tmp_path, "t.csv", text)
     assert import_runs(path).columns() == read_runs(path).columns()
+    # A domain whose name begins with another's is no standard error of it.
+    path = write(tmp_path, "u.csv", "n_tokens,loss_abc,loss_abcdef\n1e9,3,2\n2e9,2,1\n")
+    assert import_runs(path).domains == ("abc", "abcdef")
 
 
 def test_mark_final(tmp_path):

@@ -1,5 +1,8 @@
 """The runs table: every cell is read exactly, everything impossible is refused and named."""
 
+# Columns that a table may lack are None to a type checker; here every table has them.
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false, reportOptionalOperand=false
+
 from __future__ import annotations
 
 import csv
@@ -234,7 +237,7 @@ def test_many_bad_cells_are_counted(tmp_path):
         ("runs.jsonl", '{"n_tokens": 1e9, "loss_x": [3]}\n', "must hold numbers"),
         ("runs.jsonl", '{"n_tokens": 1e9, "loss_x": true}\n', "must hold numbers"),
         ("runs.jsonl", '{"n_tokens": 1e9, "loss_x": -Infinity}\n', "a loss must be positive"),
-        ("runs.jsonl", '{"n_tokens": 1' + "0" * 400 + ', "loss_x": 3}\n', "n_tokens must be a positive, finite"),
+        ("runs.jsonl", '{"n_tokens": 1' + "0" * 400 + ', "loss_x": 3}\n', "n_tokens must be a positive"),
         ("runs.csv", "n_tokens,loss_x,is_final\n1e9,3,perhaps\n", "must hold true or false"),
         ("runs.txt", "n_tokens,loss_x\n1e9,3\n", "must be one of .csv"),
         ("runs.parquet", "no parquet", "is not a readable Parquet file"),
@@ -264,7 +267,7 @@ def test_unreadable_files(tmp_path):
     with pytest.raises(RunsError, match="is not JSON"):
         read_runs(tmp_path / "deep.jsonl")
     with pytest.raises(RunsError, match="must be a path or a pandas DataFrame, not list"):
-        read_runs([1, 2])
+        read_runs([1, 2])  # pyright: ignore[reportArgumentType]
 
 
 def test_duplicate_columns_of_a_frame_and_of_parquet(tmp_path):
@@ -441,7 +444,8 @@ def test_what_is_written_reads_back_bit_for_bit(suffix, runs, tmp_path_factory):
 
 
 BAD_NUMBERS = st.one_of(
-    st.sampled_from(["-1", "0", "inf", "-inf", "1e999", "one", "1,5", "0x10", "1e", "--", "1_0", "٣", "3 5", "\x00"]),
+    st.sampled_from("-1 0 inf -inf 1e999 one 1,5 0x10 1e -- 1_0 ٣".split()),
+    st.sampled_from(["3 5", "\x00"]),
     st.floats(max_value=0).map(repr),
     st.text(st.characters(codec="utf-8", exclude_categories=["N"]), min_size=1, max_size=5).filter(
         lambda text: text.strip().lower() not in {"", "nan", "na", "n/a", "<na>", "null", "none"}

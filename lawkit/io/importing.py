@@ -15,7 +15,7 @@ from lawkit.io._formats import FORMATS, Plan
 from lawkit.io._join import guess_on, join_tables
 from lawkit.io._patterns import match_columns, require_column
 from lawkit.io._tables import Table, read_table
-from lawkit.io.checks import last_checkpoints
+from lawkit.io._repeats import last_checkpoints
 from lawkit.io.reading import SCALARS, runs_from_table
 
 if TYPE_CHECKING:
@@ -297,16 +297,11 @@ class _Builder:
         found: dict[str, str] = {}
         for option in [patterns] if patterns else [("{}_loss",), ("loss_{}",)]:
             found = match_columns(option, free, where, "--losses", strip="loss")
-            if option == ("loss_{}",):
-                found = {name: column for name, column in found.items() if f"loss_{name[:-3]}" not in names}
             if found:
                 break
+        errors = {name for name in found if name.endswith("_se") and name.removesuffix("_se") in found}
+        found = {name: column for name, column in found.items() if name not in errors}
         if not found:
-            hint = (
-                " They look like RegMix's: try --format regmix."
-                if any("the_pile" in n for n in names)
-                else ""
-            )
             raise RunsError(
                 f"{where}: no column matches --losses {' '.join(patterns) or '{}_loss'}; the columns are "
                 f"{', '.join(map(repr, names[:20]))}. Write {{}} where the domain's name stands."

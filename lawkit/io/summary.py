@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lawkit.io.checks import by_key, column, scale_correlation
+from lawkit.io._findings import by_key, column
+from lawkit.io.checks import scale_correlation
 
 if TYPE_CHECKING:
     from lawkit.runs import Runs
