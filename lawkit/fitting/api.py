@@ -36,7 +36,7 @@ def fit(
     runs
         The runs table.
     law
-        Name of a law or a `Law`; None chooses `transfer` for two or more sources, else `chinchilla` or one of
+        Name of a law or a `Law`; None chooses `transfer-average` for two or more sources, else `chinchilla` or one of
         its cuts, by the columns that vary.
     formula
         A law of your own instead, see `lawkit.laws.formula`.
@@ -100,7 +100,7 @@ def fit(
 def default_law(runs: Runs) -> str:
     """Name of the law that is fitted when none is asked for."""
     if len(runs.sources) >= 2:
-        return "transfer"
+        return "transfer-average"
     vary = [c for c in ("n_params", "n_tokens") if (v := getattr(runs, c)) is not None and distinct(v) > 1]
     if not vary:
         raise FitError("neither n_params nor n_tokens varies and there are no two sources: no law can be fitted to that")

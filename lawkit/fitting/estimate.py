@@ -10,6 +10,7 @@ from lawkit.errors import FitError
 from lawkit.fitting.solver import LeastSquares, Target, minimise, residuals
 from lawkit.fitting.starts import starting_points
 from lawkit.laws._function import Inputs
+from lawkit.laws._average import Average
 from lawkit.laws._law import Law, Objective, PriorContext
 from lawkit.runs import Runs
 
@@ -244,6 +245,8 @@ def estimate(
         As `prepare`, and if no start leads anywhere.
     """
     ready = prepare(runs, law, objective, min_weight)
+    if isinstance(law, Average):
+        return _average(ready, law, objective, [estimate(runs, m, objective, min_weight, seed, starts)[0] for m in law.members])
     problem, domains, size = ready.problem, ready.domains, ready.size
     count = law.starts if starts is None else starts
     first = starting_points(problem, law, ready.context, count, seed)
@@ -261,6 +264,22 @@ def estimate(
     return Estimate(
         law=law, objective=objective, domains=domains, own=ready.own, n_ref=ready.n_ref, d_ref=ready.d_ref, z=z,
         covariance=covariance, noise=noise, cost=low, starts_at_optimum=agree, hessian=hessian,
+    ), ready  # fmt: skip
+
+
+def _average(ready: Prepared, law: Average, objective: Objective, members: list[Estimate]) -> tuple[Estimate, Prepared]:
+    """The mean of members that were fitted one by one: their parameters side by side, noise that of the mean."""
+    from scipy.linalg import block_diag
+
+    z = np.concatenate([m.z for m in members], 1)
+
+    def side_by_side(name: str) -> np.ndarray:
+        return np.stack([block_diag(*parts) for parts in zip(*[getattr(m, name) for m in members], strict=True)])
+
+    return Estimate(
+        law=law, objective=objective, domains=ready.domains, own=ready.own, n_ref=ready.n_ref, d_ref=ready.d_ref, z=z,
+        covariance=side_by_side("covariance"), noise=posterior(ready.problem, z)[0], cost=ready.problem.cost(z, np.arange(len(z))),
+        starts_at_optimum=np.min([m.starts_at_optimum for m in members], 0), hessian=side_by_side("hessian"),
     ), ready  # fmt: skip
 
 

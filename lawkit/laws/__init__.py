@@ -43,6 +43,7 @@ BUILTIN: tuple[tuple[str, str, str], ...] = (
     ("transfer", "transfer", "transfer"),
     ("transfer-plain", "transfer", "transfer_plain"),
     ("transfer-linear", "transfer", "transfer_linear"),
+    ("transfer-average", "transfer", "transfer_average"),
 )
 
 

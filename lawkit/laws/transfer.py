@@ -16,6 +16,7 @@ import numpy as np
 import sympy as sp
 from sympy.tensor.indexed import IndexedBase
 
+from lawkit.laws._average import Average
 from lawkit.laws._law import (
     D,
     D_ref,
@@ -146,6 +147,23 @@ class TransferLinear(_TransferLaw):
     loss = E + _bracket(_lent(q, power=sp.Integer(1)), _lent(k, power=sp.Integer(1)))
 
 
+class TransferAverage(Average):
+    """The mean of `transfer` and `transfer-plain`, each fitted by itself; 5K + 14 parameters.
+
+    The floor of the one and the lack of it in the other err in opposite directions beyond the data, so that their mean
+    extrapolates better than either on most tables tried.
+
+    References
+    ----------
+    lawkit; docs/laws.md gives the comparison.
+    """
+
+    name = "transfer-average"
+    title = "Transfer, with and without floor"
+    citation = "lawkit"
+
+
 transfer = Transfer()
 transfer_plain = TransferPlain()
 transfer_linear = TransferLinear()
+transfer_average = TransferAverage(transfer, transfer_plain)
