@@ -14,8 +14,8 @@ from lawkit.io._cells import numbers, parse_size, refuse
 from lawkit.io._formats import FORMATS, Plan
 from lawkit.io._join import guess_on, join_tables
 from lawkit.io._patterns import match_columns, require_column
-from lawkit.io._tables import Table, read_table
 from lawkit.io._repeats import last_checkpoints
+from lawkit.io._tables import Table, read_table
 from lawkit.io.reading import SCALARS, runs_from_table
 
 if TYPE_CHECKING:
