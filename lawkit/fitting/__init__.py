@@ -1,6 +1,7 @@
 """Point fits: least squares and maximum a posteriori, with what a reader needs to doubt them."""
 
 from lawkit.fitting.api import fit
-from lawkit.fitting.result import Fit, Prediction, load_fit
+from lawkit.fitting.result import Fit, Prediction
+from lawkit.fitting.storage import load_fit
 
 __all__ = ["Fit", "Prediction", "fit", "load_fit"]

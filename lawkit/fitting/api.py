@@ -10,7 +10,7 @@ import numpy as np
 from lawkit import laws
 from lawkit.errors import FitError
 from lawkit.fitting.diagnostics import diagnose
-from lawkit.fitting.estimate import distinct, estimate, fitted_cells
+from lawkit.fitting.estimate import check_values, distinct, estimate, fitted_cells
 from lawkit.fitting.holdout import errors, split
 from lawkit.fitting.result import Fit, domain_errors
 from lawkit.laws._law import Law, Objective
@@ -72,12 +72,15 @@ def fit(
     >>> round(fitted.parameters["web"]["alpha"], 4)
     0.35
     """
-    if not len(runs):
-        raise FitError("the runs table is empty: nothing to fit")
     if domains is not None:
         runs = runs.with_domains(list(domains))
-    if delta is not None and not delta > 0:
-        raise FitError(f"delta must be positive, got {delta!r}")
+    check_values(runs)
+    if delta is not None and not 0 < delta < np.inf:
+        raise FitError(f"delta must be a positive number, got {delta!r}")
+    if not 0 <= min_weight < 1:
+        raise FitError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
+    if starts is not None and starts < 1:
+        raise FitError(f"starts must be at least 1, got {starts!r}")
     chosen = _resolve(runs, law, formula)
     objective = chosen.objective if delta is None else replace(chosen.objective, kind="huber", delta=delta)
     full, ready = estimate(runs, chosen, objective, min_weight, seed, starts)
@@ -127,8 +130,6 @@ def _with_holdout(
     if cut is None:
         return result
     held, what = cut
-    if not held.any() or held.all():
-        return result
     kept, test = runs.select(~held), runs.select(held)
     try:
         part, _ = estimate(kept, result.law, objective, min_weight, seed, starts)

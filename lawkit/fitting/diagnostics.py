@@ -53,7 +53,8 @@ def diagnose(runs: Runs, e: Estimate, ready: Prepared, starts: int) -> tuple[dic
         moved = "; ".join(f"without {rows_text(m.rows, 12)} {m.parameter} is {m.without:.3g}, not {m.value:.3g}" for m in found)
         warnings.append(f"few runs carry much of the fit of {domain}: {moved}; see whether they belong")
     warnings += _scales(runs, law)
-    return {"condition_number": condition, "influential": {d: [asdict(m) for m in v] for d, v in influential.items()}}, warnings
+    warnings += _constant(runs, e)
+    return {"condition_number": [c if np.isfinite(c) else None for c in condition], "influential": {d: [asdict(m) for m in v] for d, v in influential.items()}}, warnings
 
 
 def _some(items: list[str], most: int = 4) -> str:
@@ -144,6 +145,17 @@ def _without(
     again, _ = minimise(smaller, z[at], np.arange(len(at)), max_iterations=60, tolerance=1e-9)
     _, covariance = posterior(smaller, again)
     return z[at] - again, np.sqrt(np.einsum("bpp->bp", covariance))
+
+
+def _constant(runs: Runs, e: Estimate) -> list[str]:
+    out = []
+    for domain in e.domains:
+        values = runs.losses[:, runs.domains.index(domain)]
+        values = values[~np.isnan(values)]
+        said = any(f"loss_{domain} is" in w for w in runs.warnings)  # by the checks of the table
+        if len(values) > 1 and values.min() == values.max() and not said:
+            out.append(f"loss_{domain} is {values[0]:g} in every run: nothing can be learned from it")
+    return out
 
 
 def _scales(runs: Runs, law: Law) -> list[str]:

@@ -114,13 +114,35 @@ def usable_domains(law: Law, runs: Runs) -> tuple[list[int], list[str]]:
         keep = [runs.domains.index(s) for s in runs.sources]
     else:
         keep = [i for i, d in enumerate(runs.domains) if d in runs.sources]
-    if not keep:
+    if runs.domains and not keep:
         raise FitError(
             f"law {law.name!r} needs domains that are sources; none of {', '.join(runs.domains)} is one of the sources "
             f"{', '.join(runs.sources) or '(none)'}: choose another law"
         )
     left = [d for i, d in enumerate(runs.domains) if i not in keep]
     return keep, [f"domain {d!r} is not a source; law {law.name!r} cannot be fitted to it, so it is left out" for d in left]
+
+
+def check_values(runs: Runs) -> None:
+    """Refuses numbers that no law can be fitted to; tables that were read from a file never hold them.
+
+    Raises
+    ------
+    FitError
+        Naming the column, the row and the value.
+    """
+    if not len(runs):
+        raise FitError("the runs table is empty: nothing to fit")
+    if not runs.domains:
+        raise FitError("the runs table has no loss_<domain> column: nothing to fit")
+    columns: list[tuple[str, np.ndarray | None, float]] = [("n_params", runs.n_params, 0), ("n_tokens", runs.n_tokens, 0)]
+    columns += [(f"loss_{d}", np.where(np.isnan(v), 1.0, v), 0) for d, v in zip(runs.domains, runs.losses.T, strict=True)]
+    columns += [(f"weight_{s}", v, -1e-300) for s, v in zip(runs.sources, runs.weights.T, strict=True)]
+    for name, values, above in columns:
+        if values is not None and (bad := ~((values > above) & np.isfinite(values))).any():
+            row = int(np.argmax(bad))
+            what = "positive and finite" if above == 0 else "finite and not negative"
+            raise FitError(f"{name} must be {what}, got {values[row]!r} in {rows_text(runs.rows[bad])}: correct or remove it")
 
 
 def check_columns(law: Law, runs: Runs) -> None:
@@ -291,7 +313,7 @@ def _check_size(law: Law, size: int, domains: tuple[str, ...], masked: np.ndarra
     few = [(", ".join(domains), int(counts.sum()))] if law.coupled else list(zip(domains, counts.tolist(), strict=True))
     for domain, count in few:
         if count < size:
-            text = f"{count} losses of {domain} for {size} parameters of law {law.name!r}"
+            text = f"{count} {'loss' if count == 1 else 'losses'} of {domain} for {size} parameters of law {law.name!r}"
             if not has_priors:
                 raise FitError(f"{text}: add runs or choose a law with fewer parameters (`lawkit laws` lists them)")
             return [f"{text}: where the runs are silent its priors speak"]

@@ -24,16 +24,16 @@ def split(runs: Runs, holdout: str | float | None, seed: int) -> tuple[np.ndarra
     FitError
         For anything else than 'scale', 'none' or a fraction in (0, 1).
     """
-    if holdout is None or holdout == "none" or len(runs) < 4:
+    if holdout is None or holdout == "none":
         return None
     if holdout != "scale":
         try:
             fraction = float(holdout)
-        except ValueError:
+        except (TypeError, ValueError):
             fraction = -1.0
         if not 0 < fraction < 1:
             raise FitError(f"holdout must be 'scale', 'none' or a fraction between 0 and 1, got {holdout!r}")
-        return _random(runs, fraction, seed), f"a random {fraction:.0%} of the runs"
+        return _some(_random(runs, fraction, seed), f"a random {fraction:.0%} of the runs")
     sizes = 1 if runs.n_params is None else distinct(runs.n_params)
     budgets = 1 if runs.n_tokens is None else distinct(runs.n_tokens)
     if runs.n_params is not None and 1 < sizes <= _FEW:
@@ -44,8 +44,15 @@ def split(runs: Runs, holdout: str | float | None, seed: int) -> tuple[np.ndarra
         return runs.n_tokens >= largest / 1.02, f"n_tokens {largest:.4g}"
     if sizes > 1 or budgets > 1:
         compute = (1 if runs.n_params is None else runs.n_params) * (1 if runs.n_tokens is None else runs.n_tokens)
-        return compute > np.quantile(compute, 0.8), "the fifth of the runs with the most compute"
-    return _random(runs, 0.2, seed), "a random 20% of the runs (they share one scale)"
+        if (held := compute > np.quantile(compute, 0.8)).any():
+            return held, "the fifth of the runs with the most compute"
+        return _some(_random(runs, 0.2, seed), "a random 20% of the runs (most share the largest compute)")
+    return _some(_random(runs, 0.2, seed), "a random 20% of the runs (they share one scale)")
+
+
+def _some(held: np.ndarray, what: str) -> tuple[np.ndarray, str] | None:
+    """None where the mask leaves nothing to fit or nothing to judge by."""
+    return (held, what) if held.any() and not held.all() else None
 
 
 def _random(runs: Runs, fraction: float, seed: int) -> np.ndarray:
@@ -56,13 +63,15 @@ def _random(runs: Runs, fraction: float, seed: int) -> np.ndarray:
 
 
 def errors(predicted: np.ndarray, observed: np.ndarray) -> dict[str, float | None]:
-    """mre, mae and rmse over all cells with an observed loss; None where there is none."""
+    """mre, mae and rmse over all cells with an observed loss; None where there is none, or they are not finite."""
     seen = ~np.isnan(observed)
     if not seen.any():
         return {"mre": None, "mae": None, "rmse": None}
-    miss = (predicted - observed)[seen]
-    return {
-        "mre": float(np.mean(np.abs(miss) / observed[seen])),
-        "mae": float(np.mean(np.abs(miss))),
-        "rmse": float(np.sqrt(np.mean(miss**2))),
-    }
+    with np.errstate(all="ignore"):
+        miss = (predicted - observed)[seen]
+        found = {
+            "mre": float(np.mean(np.abs(miss) / observed[seen])),
+            "mae": float(np.mean(np.abs(miss))),
+            "rmse": float(np.sqrt(np.mean(miss**2))),
+        }
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}

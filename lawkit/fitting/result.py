@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from lawkit import laws
-from lawkit.errors import FitError, LawkitError
+from lawkit.errors import FitError
 from lawkit.fitting.estimate import Estimate
 from lawkit.fitting.holdout import errors
-from lawkit.laws._law import Law, Objective
+from lawkit.laws._law import Law
 from lawkit.runs import Runs
-
-#: Raised when a fit folder of an older lawkit can no longer be read.
-FORMAT = 1
-_RUN_ARRAYS = ("n_params", "n_tokens", "weights", "losses", "losses_se", "unique", "flops", "seed", "is_final", "rows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,142 +258,19 @@ class Fit:
         }
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the fit folder: fit.json and arrays.npz, written beside and renamed in.
+        """Writes the fit folder, which `load_fit` reads; an older fit in it is replaced in one step.
 
         Raises
         ------
         FitError
-            If `folder` exists and is not a fit folder (nothing of it is touched), or cannot be written.
+            If `folder` holds other files and no fit (nothing of it is touched), cannot be written, or the law is
+            not one that could be found again.
         """
-        target = Path(folder)
-        _check_target(target)
-        e, r = self.estimate, self.runs
-        arrays = {f"runs_{k}": v for k in _RUN_ARRAYS if (v := getattr(r, k)) is not None}
-        for name in ("z", "covariance", "noise", "cost", "starts_at_optimum", "hessian", "own"):
-            arrays[name] = getattr(e, name)
-        if self.holdout_spread is not None:
-            arrays["holdout_spread"] = self.holdout_spread
-        head = {
-            "format": FORMAT,
-            **self.to_dict(),
-            "n_ref": e.n_ref,
-            "d_ref": e.d_ref,
-            "objective": {f.name: getattr(e.objective, f.name) for f in fields(Objective)},
-            "holdout_reach": self.holdout_reach,
-            "runs": {
-                "domains": list(r.domains),
-                "run_id": None if r.run_id is None else [str(v) for v in r.run_id],
-                "path": None if r.path is None else Path(r.path).name,
-            },
-        }
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            try:
-                os.chmod(beside, 0o777 & ~_umask())
-                (beside / "fit.json").write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
-                np.savez_compressed(beside / "arrays.npz", allow_pickle=False, **arrays)
-                _swap(beside, target)
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
-        except OSError as error:
-            raise FitError(f"the fit cannot be written to {target}: {error.strerror or error}") from error
+        from lawkit.fitting.storage import save_fit
 
-
-def load_fit(folder: str | os.PathLike[str]) -> Fit:
-    """A fit from its folder; predictions are those of the fit that was saved, bit for bit.
-
-    Raises
-    ------
-    FitError
-        If the folder is missing, incomplete, damaged, or of another format.
-    """
-    path = Path(folder)
-    if not (path / "fit.json").is_file() or not (path / "arrays.npz").is_file():
-        what = "is not a fit folder: it needs fit.json and arrays.npz" if path.exists() else "does not exist"
-        raise FitError(f"{path} {what}; make one with `lawkit fit RUNS -o {path}`")
-    try:
-        head = json.loads((path / "fit.json").read_text(encoding="utf-8"))
-        found = head.get("format") if isinstance(head, dict) else None
-        if found != FORMAT:
-            raise FitError(f"{path} has format {found!r}, and this lawkit reads format {FORMAT}: fit the runs again with this version")
-        with np.load(path / "arrays.npz", allow_pickle=False) as stored:
-            arrays = {k: stored[k] for k in stored.files}
-        return _restore(head, arrays)
-    except LawkitError:
-        raise
-    except Exception as error:
-        raise FitError(f"{path} is damaged ({type(error).__name__}: {error}): fit the runs again") from error
-
-
-def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fit:
-    if head["formula"] is not None:
-        from lawkit.laws.formula import FormulaLaw
-
-        law: Law = FormulaLaw(head["formula"], head["sources"])
-    else:
-        law = laws.get(head["law"])
-    runs = Runs(
-        sources=tuple(head["sources"]),
-        domains=tuple(head["runs"]["domains"]),
-        run_id=None if head["runs"]["run_id"] is None else np.array(head["runs"]["run_id"], object),
-        path=head["runs"]["path"],
-        **{k: arrays.get(f"runs_{k}") for k in _RUN_ARRAYS if k not in ("weights", "losses", "rows")},
-        weights=arrays["runs_weights"],
-        losses=arrays["runs_losses"],
-        rows=arrays["runs_rows"],
-    )
-    names = ("z", "covariance", "noise", "cost", "starts_at_optimum", "hessian", "own")
-    estimate = Estimate(
-        law=law, objective=Objective(**head["objective"]), domains=tuple(head["domains"]),
-        n_ref=head["n_ref"], d_ref=head["d_ref"], **{n: arrays[n] for n in names},
-    )  # fmt: skip
-    if estimate.z.shape[1] != law.n_parameters(len(runs.sources)):
-        raise FitError(f"the fit has {estimate.z.shape[1]} parameters where law {law.name!r} has {law.n_parameters(len(runs.sources))}: it was fitted by another version; fit again")
-    return Fit(
-        runs=runs,
-        estimate=estimate,
-        train=head["train"],
-        domain_train={d: v["train"] for d, v in head["domains"].items()},
-        holdout=head["holdout"],
-        domain_holdout={d: v["holdout"] for d, v in head["domains"].items() if v["holdout"] is not None},
-        holdout_spread=arrays.get("holdout_spread"),
-        holdout_reach=head["holdout_reach"],
-        diagnostics=head["diagnostics"],
-        warnings=tuple(head["warnings"]),
-    )
+        save_fit(self, folder)
 
 
 def domain_errors(predicted: np.ndarray, observed: np.ndarray, domains: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """`errors` by domain, for (n, E) arrays."""
     return {d: errors(predicted[:, i], observed[:, i]) for i, d in enumerate(domains)}
-
-
-def _check_target(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise FitError(f"{target} exists and is not a folder; name another with -o")
-    if target.is_dir():
-        foreign = sorted(p.name for p in target.iterdir() if p.name not in ("fit.json", "arrays.npz"))
-        if foreign:
-            raise FitError(f"{target} holds other files ({', '.join(foreign[:3])}) and is not overwritten; name another folder with -o")
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Puts `new` in the place of `target`; what was there goes only after the new is in."""
-    if not target.exists():
-        os.rename(new, target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent)) / "fit"
-    os.rename(target, old)
-    try:
-        os.rename(new, target)
-    except OSError:
-        os.rename(old, target)
-        raise
-    shutil.rmtree(old.parent, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

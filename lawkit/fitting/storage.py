@@ -1,0 +1,255 @@
+"""Fit folders: fit.json for people and programs, and the arrays beside it; no pickle.
+
+fit.json names the file of its arrays, whose name holds their checksum, and takes the place of an older fit.json in one
+step, after the arrays are on disk. So a folder is the old fit or the new one at every instant, whatever kills
+the process; arrays that no fit.json names are left-overs, swept by the next save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lawkit import laws
+from lawkit.errors import FitError, LawError, LawkitError
+from lawkit.fitting.estimate import Estimate
+from lawkit.fitting.result import Fit
+from lawkit.laws._law import Law, Objective
+from lawkit.runs import Runs
+
+#: Raised when a fit folder of an older lawkit can no longer be read.
+FORMAT = 1
+_HEAD = "fit.json"
+_RUNS = ("n_params", "n_tokens", "weights", "losses", "losses_se", "unique", "flops", "seed", "is_final", "rows")
+_ESTIMATE = ("z", "covariance", "noise", "cost", "starts_at_optimum", "hessian", "own")
+
+
+def save_fit(fit: Fit, folder: str | os.PathLike[str]) -> None:
+    """Writes the fit folder; see `Fit.save`."""
+    target = Path(folder)
+    _check_law(fit.law)
+    try:
+        _check_target(target)
+        content = _arrays(fit)
+        name = f"arrays-{hashlib.sha256(content).hexdigest()[:16]}.npz"
+        head = json.dumps(_head(fit, name), indent=1, allow_nan=False) + "\n"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            _write(target / name, content)
+            _write(target / _HEAD, head.encode())
+            _sweep(target)
+            return
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            beside.chmod(0o777 & ~_umask())
+            _write(beside / name, content)
+            _write(beside / _HEAD, head.encode())
+            beside.rename(target)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise FitError(f"the fit cannot be written to {target}: {error.strerror or error}; name another folder with -o") from error
+
+
+def load_fit(folder: str | os.PathLike[str]) -> Fit:
+    """A fit from its folder; predictions are those of the fit that was saved, bit for bit.
+
+    Parameters
+    ----------
+    folder
+        As given to `Fit.save`.
+
+    Raises
+    ------
+    FitError
+        If the folder is missing, incomplete, damaged, or of another version.
+    """
+    path = Path(folder)
+    try:
+        if not (path / _HEAD).is_file():
+            what = f"is not a fit folder: it has no {_HEAD}" if path.exists() else "does not exist"
+            raise FitError(f"{path} {what}; make one with `lawkit fit RUNS -o {path}`")
+        for last in (False, True):  # a save between reading the two files replaces both: once more then
+            head = json.loads((path / _HEAD).read_text(encoding="utf-8"))
+            found = head.get("format") if isinstance(head, dict) else None
+            if found != FORMAT:
+                raise FitError(
+                    f"{path} has format {found!r}, and this lawkit reads format {FORMAT}: fit the runs again with this version"
+                )
+            try:
+                content = (path / Path(head["arrays"]).name).read_bytes()
+            except FileNotFoundError:
+                if last:
+                    raise FitError(f"{path} is incomplete: {head['arrays']} is missing; fit the runs again") from None
+                continue
+            break
+        if hashlib.sha256(content).hexdigest()[:16] not in head["arrays"]:
+            raise FitError(f"{path} is damaged: {head['arrays']} is not what was saved; fit the runs again")
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return _restore(head, {k: stored[k] for k in stored.files}, path)
+    except LawkitError:
+        raise
+    except OSError as error:
+        raise FitError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # whatever a damaged file makes json, numpy or Runs say
+        raise FitError(f"{path} is damaged ({type(error).__name__}: {error}); fit the runs again") from error
+
+
+# ---- what is stored -------------------------------------------------------------------------------------
+
+
+def _head(fit: Fit, arrays: str) -> dict[str, Any]:
+    from lawkit import __version__
+
+    e, runs = fit.estimate, fit.runs
+    return {
+        "format": FORMAT,
+        "lawkit": __version__,
+        **fit.to_dict(),
+        "arrays": arrays,
+        "expression": fit.law.text(),
+        "n_ref": e.n_ref,
+        "d_ref": e.d_ref,
+        "objective": {f.name: getattr(e.objective, f.name) for f in fields(Objective)},
+        "holdout_reach": fit.holdout_reach,
+        "runs": {
+            "domains": list(runs.domains),
+            "run_id": None if runs.run_id is None else [str(v) for v in runs.run_id],
+            "path": None if runs.path is None else Path(runs.path).name,
+        },
+    }
+
+
+def _arrays(fit: Fit) -> bytes:
+    arrays = {f"runs_{k}": v for k in _RUNS if (v := getattr(fit.runs, k)) is not None}
+    arrays |= {name: getattr(fit.estimate, name) for name in _ESTIMATE}
+    if fit.holdout_spread is not None:
+        arrays["holdout_spread"] = fit.holdout_spread
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> Fit:
+    law = _law(head)
+    if law.text() != head["expression"]:
+        raise FitError(
+            f"{path} was fitted by lawkit {head['lawkit']} when law {law.name!r} read {head['expression']}; "
+            f"it now reads {law.text()}: fit the runs again"
+        )
+    ids = head["runs"]["run_id"]
+    runs = Runs(
+        sources=tuple(head["sources"]),
+        domains=tuple(head["runs"]["domains"]),
+        run_id=None if ids is None else np.array(ids, object),
+        path=head["runs"]["path"],
+        weights=arrays["runs_weights"],
+        losses=arrays["runs_losses"],
+        rows=arrays["runs_rows"],
+        **{k: arrays.get(f"runs_{k}") for k in _RUNS if k not in ("weights", "losses", "rows")},
+    )
+    estimate = Estimate(
+        law=law,
+        objective=Objective(**head["objective"]),
+        domains=tuple(head["domains"]),
+        n_ref=head["n_ref"],
+        d_ref=head["d_ref"],
+        **{name: arrays[name] for name in _ESTIMATE},
+    )
+    size = law.n_parameters(len(runs.sources))
+    if estimate.z.shape != (1 if law.coupled else len(estimate.domains), size):
+        raise FitError(f"{path} is damaged: parameters of shape {estimate.z.shape} for law {law.name!r}; fit the runs again")
+    return Fit(
+        runs=runs,
+        estimate=estimate,
+        train=head["train"],
+        domain_train={d: v["train"] for d, v in head["domains"].items()},
+        holdout=head["holdout"],
+        domain_holdout={d: v["holdout"] for d, v in head["domains"].items() if v["holdout"] is not None},
+        holdout_spread=arrays.get("holdout_spread"),
+        holdout_reach=head["holdout_reach"],
+        diagnostics=head["diagnostics"],
+        warnings=tuple(head["warnings"]),
+    )
+
+
+def _law(head: dict[str, Any]) -> Law:
+    if head["formula"] is None:
+        return laws.get(head["law"])
+    from lawkit.laws.formula import FormulaLaw
+
+    return FormulaLaw(head["formula"], head["sources"])
+
+
+def _check_law(law: Law) -> None:
+    """Refuses what `load_fit` could not find again."""
+    if getattr(law, "formula", None) is not None:
+        return
+    try:
+        known = laws.get(law.name) is law
+    except LawError:
+        known = False
+    if not known:
+        raise FitError(
+            f"law {law.name!r} is not registered, so its fit could not be loaded again: declare it under the entry-point "
+            "group 'lawkit.laws' of its package"
+        )
+
+
+# ---- files ----------------------------------------------------------------------------------------------
+
+
+def _check_target(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise FitError(f"{target} exists and is not a folder; name another with -o")
+    if not target.is_dir():
+        return
+    foreign = sorted(p.name for p in target.iterdir() if not _ours(p.name))
+    if foreign and not (target / _HEAD).is_file():
+        raise FitError(
+            f"{target} holds other files ({', '.join(foreign[:3])}) and is no fit folder; name another folder with -o"
+        )
+
+
+def _ours(name: str) -> bool:
+    return name == _HEAD or name.startswith(".fit-") or (name.startswith("arrays-") and name.endswith(".npz"))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The whole file or nothing: written beside, flushed to disk, renamed in."""
+    handle, temporary = tempfile.mkstemp(prefix=".fit-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _sweep(folder: Path) -> None:
+    """Removes arrays and temporary files of earlier saves: all that the fit.json there now does not name."""
+    keep = json.loads((folder / _HEAD).read_text(encoding="utf-8"))["arrays"]
+    for path in folder.iterdir():
+        if _ours(path.name) and path.name not in (_HEAD, keep):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
