@@ -15,6 +15,11 @@ from lawkit.design.value import Posterior, Slopes
 #: the usual greedy rule, which spends little where cheap runs are good value; the last ignores cost but for the budget.
 POWERS = (1.0, 0.75, 0.5, 0.25, 0.0)
 
+#: Sums of flops are exact to this, relatively.
+ROUNDING = 1e-12
+#: How many batches are improved by exchange; how many of the best candidates, at the start and at the end, are tried in exchange; and how often each pick is tried.
+IMPROVED, SHORT, PASSES = 3, 1500, 4
+
 Stop = Literal["budget", "number", "tolerance", "candidates"]
 
 
@@ -88,32 +93,142 @@ class Valuation:
 
     def add(self, pick: int) -> None:
         """Take one run of candidate `pick` as done: an exact update of rank m."""
-        gain = self.posterior.gain(self.slopes.at(pick))  # (G, P, m)
+        self._move(self.posterior.gain(self.slopes.at(pick)), -1.0)
+
+    def remove(self, pick: int) -> None:
+        """Take one run of candidate `pick` back."""
+        self._move(self.posterior.gain(self.slopes.at(pick), taken=True), 1.0)
+
+    def _move(self, gain: np.ndarray, sign: float) -> None:
+        """Add sign * gain gain' to the covariance; `gain` (G, P, m)."""
         carried = None if self.factor is None else np.swapaxes(self.factor @ gain, 1, 2)[:, None]
         for part, block in self.slopes.blocks():
             moved = np.matmul(block, gain[:, None])  # (G, part, m, m)
-            self.spread[:, part] -= np.matmul(moved, np.swapaxes(moved, 2, 3))
+            self.spread[:, part] += sign * np.matmul(moved, np.swapaxes(moved, 2, 3))
             if carried is not None:
-                self.reach[:, part] -= np.matmul(moved, carried)
-        self.posterior = Posterior(self.posterior.covariance - gain @ np.swapaxes(gain, 1, 2), self.posterior.noise)
+                self.reach[:, part] += sign * np.matmul(moved, carried)
+        self.posterior = Posterior(
+            self.posterior.covariance + sign * gain @ np.swapaxes(gain, 1, 2), self.posterior.noise
+        )
 
 
 def greedy(
     candidates: Candidates, slopes: Slopes, posterior: Posterior, factor: np.ndarray | None, limits: Limits
 ) -> Batch:
-    """The best of several greedy batches, see `POWERS`; the cheapest of those that reach the tolerance."""
+    """The best of several greedy batches, see `POWERS`, with runs exchanged one by one while that helps.
+
+    Where batches reach the tolerance, the cheapest of them.
+    """
     start = Valuation(slopes, posterior, factor)
     saved = start.saved()
-    found = [_greedy(candidates, start.copy(), saved, limits, power) for power in POWERS]
+    states = [start.copy() for _ in POWERS]
+    found = [_greedy(candidates, s, saved, limits, p) for s, p in zip(states, POWERS, strict=True)]
     cost = [float(candidates.flops[b.picks].sum()) for b in found]
     done = [i for i, b in enumerate(found) if b.stopped == "tolerance"]
     if done:
         return found[min(done, key=lambda i: cost[i])]
-    return found[min(range(len(found)), key=lambda i: (found[i].value, cost[i]))]
+    order = sorted(range(len(found)), key=lambda i: (found[i].value, cost[i]))[:IMPROVED]
+    tried = [c for i in order for c in (*found[i].picks, *np.argsort(-states[i].saved())[:SHORT])]
+    short = np.unique([*tried, *np.argsort(-saved)[:SHORT]])
+    part = slopes.select(short)
+    return min(
+        (_improved(found[i], part, short, posterior, factor, limits) for i in order), key=lambda b: b.value
+    )
 
 
-def _greedy(candidates: Candidates, state: Valuation, saved: np.ndarray, limits: Limits, power: float) -> Batch:
-    value = 0.0 if state.factor is None else state.posterior.trace(state.factor)
+def _improved(
+    batch: Batch,
+    part: Slopes,
+    short: np.ndarray,
+    posterior: Posterior,
+    factor: np.ndarray | None,
+    limits: Limits,
+) -> Batch:
+    """A batch after exchange with the candidates `short`, whose slopes are `part`."""
+    try:
+        better = _exchanged(
+            part.candidates, part, posterior, factor, limits, np.searchsorted(short, batch.picks).tolist()
+        )
+    except (
+        np.linalg.LinAlgError
+    ):  # a run that nearly all knowledge rests on cannot be taken back in floating point
+        return batch
+    stopped: Stop = (
+        "number" if len(better) == limits.number else "budget" if batch.stopped == "number" else batch.stopped
+    )
+    return Batch(short[better].tolist(), _value(better, part, posterior, factor), stopped)
+
+
+def _value(picks: list[int], slopes: Slopes, posterior: Posterior, factor: np.ndarray | None) -> float:
+    """What is left of the criterion after the picks, computed afresh."""
+    if factor is not None:
+        return replay(picks, slopes, posterior, factor)[-1]
+    for pick in picks:
+        posterior = posterior.observed(slopes.at(pick))
+    return 0.5 * float(np.linalg.slogdet(posterior.covariance)[1].sum())
+
+
+def _exchanged(
+    candidates: Candidates,
+    slopes: Slopes,
+    posterior: Posterior,
+    factor: np.ndarray | None,
+    limits: Limits,
+    picks: list[int],
+) -> list[int]:
+    """Picks, each in turn taken back and replaced by the best that fits, and what is left of the budget filled."""
+    state = Valuation(slopes, posterior, factor)
+    for pick in picks:
+        state.add(pick)
+    picks = list(picks)
+
+    def best_fit() -> tuple[int, float]:
+        fits = candidates.flops <= limits.budget * (1 + ROUNDING) - candidates.flops[picks].sum()
+        if candidates.once:
+            fits[picks] = False
+        saved = np.where(fits, state.saved(), -np.inf)
+        return int(np.argmax(saved)), float(saved.max())
+
+    for _ in range(PASSES):
+        changed = False
+        for old in list(picks):
+            picks.remove(old)
+            state.remove(old)
+            new, gain = best_fit()
+            new = new if gain > -np.inf else old
+            state.add(new)
+            picks.append(new)
+            changed |= new != old
+        while len(picks) < limits.number and best_fit()[1] > -np.inf:
+            new, _ = best_fit()
+            state.add(new)
+            picks.append(new)
+            changed = True
+        if not changed:
+            break
+    return _ordered(candidates, slopes, posterior, factor, picks)
+
+
+def _ordered(
+    candidates: Candidates, slopes: Slopes, posterior: Posterior, factor: np.ndarray | None, picks: list[int]
+) -> list[int]:
+    """The picks, those that save most per flop first."""
+    left, out = sorted(picks), []
+    own = slopes.select(np.array(left))
+    state = Valuation(own, posterior, factor)
+    open_ = np.ones(len(left), bool)
+    while open_.any():
+        i = int(np.argmax(np.where(open_, state.saved() / own.candidates.flops, -np.inf)))
+        state.add(i)
+        open_[i] = False
+        out.append(left[i])
+    return out
+
+
+def _greedy(
+    candidates: Candidates, state: Valuation, saved: np.ndarray, limits: Limits, power: float
+) -> Batch:
+    value = _value([], state.slopes, state.posterior, state.factor)
     price = candidates.flops**power
     left, open_, picks = limits.budget, np.ones(len(candidates), bool), []
     while True:
@@ -121,7 +236,7 @@ def _greedy(candidates: Candidates, state: Valuation, saved: np.ndarray, limits:
             return Batch(picks, value, "tolerance")
         if len(picks) == limits.number:
             return Batch(picks, value, "number")
-        within = candidates.flops <= left * (1 + 1e-12)
+        within = candidates.flops <= left + ROUNDING * limits.budget
         if not (open_ & within).any():
             return Batch(picks, value, "candidates" if within.any() else "budget")
         if picks:
@@ -140,7 +255,7 @@ def random(candidates: Candidates, limits: Limits, seed: int) -> Batch:
     left, open_, picks = limits.budget, np.ones(len(candidates), bool), []
     stopped: Stop = "number"
     while len(picks) < limits.number:
-        within = open_ & (candidates.flops <= left * (1 + 1e-12))
+        within = open_ & (candidates.flops <= left + ROUNDING * limits.budget)
         if not within.any():
             stopped = "budget" if open_.any() else "candidates"
             break

@@ -38,6 +38,8 @@ class Candidates:
         (n, K) tokens that exist of each source, or None.
     rows
         (n,) data row of the table they come from, or None for generated ones.
+    seed
+        (n,) seed that the table names, -1 for none; or None.
     once
         Whether a candidate may be chosen only once (a row of a table is one run); otherwise choosing it again
         means another seed.
@@ -49,6 +51,7 @@ class Candidates:
     flops: np.ndarray
     unique: np.ndarray | None = None
     rows: np.ndarray | None = None
+    seed: np.ndarray | None = None
     once: bool = False
 
     def __len__(self) -> int:
@@ -56,7 +59,7 @@ class Candidates:
 
     def select(self, which: np.ndarray) -> Candidates:
         """Those at a mask or at indices."""
-        part = {k: None if (v := getattr(self, k)) is None else v[which] for k in ("unique", "rows")}
+        part = {k: None if (v := getattr(self, k)) is None else v[which] for k in ("unique", "rows", "seed")}
         return Candidates(
             n_params=self.n_params[which],
             n_tokens=self.n_tokens[which],
@@ -101,11 +104,15 @@ def generate(
     sizes, unique = ladder(fit, n_params, n_tokens)
     cost = training_flops(sizes[:, 0], sizes[:, 1])
     if cost.min() > budget:
-        raise too_small(budget, cost.min(), f"{sizes[cost.argmin(), 0]:.4g} parameters on {sizes[cost.argmin(), 1]:.4g} tokens")
+        raise too_small(
+            budget,
+            cost.min(),
+            f"{sizes[cost.argmin(), 0]:.4g} parameters on {sizes[cost.argmin(), 1]:.4g} tokens",
+        )
     keep = cost <= budget
     sizes, cost = sizes[keep], cost[keep]
     if problem is None:
-        h = np.unique(fit.runs.weights, axis=0)[:MOST // len(sizes) + 1] if fit.sources else np.zeros((1, 0))
+        h = np.unique(fit.runs.weights, axis=0)[: MOST // len(sizes) + 1] if fit.sources else np.zeros((1, 0))
     else:
         h = mixtures(problem, fit.runs, near, int(np.clip(MOST // len(sizes), 128, 1024)), seed)
     at, of = (i.ravel() for i in np.meshgrid(np.arange(len(sizes)), np.arange(len(h)), indexing="ij"))
@@ -199,9 +206,9 @@ def space_filling(problem: MixtureProblem, count: int, seed: int) -> np.ndarray:
 
     K = len(problem.sources)
     size = 1 << max(int(np.ceil(np.log2(max(count, 2)))), 1)
-    points = qmc.Sobol(K, scramble=True, rng=np.random.default_rng(seed)).random(size)[:count]
-    concentration = np.where(np.arange(len(points)) % 2 == 0, 1.0, 0.3)[:, None]
-    gamma = gammaincinv(concentration, np.clip(points, 1e-9, 1 - 1e-9))
+    points = qmc.Sobol(K + 1, scramble=True, rng=np.random.default_rng(seed)).random(size)[:count]
+    concentration = np.where(points[:, :1] < 0.5, 1.0, 0.3)
+    gamma = gammaincinv(concentration, np.clip(points[:, 1:], 1e-9, 1 - 1e-9))
     h = gamma / gamma.sum(1, keepdims=True)
     h = problem.lower + (1 - problem.lower.sum()) * h
     middle = problem.interior()
@@ -223,9 +230,18 @@ def from_table(fit: Fit, table: Runs, *, n_params: float, n_tokens: float, budge
     if not len(table):
         raise OptimizeError(f"{where} has no rows: nothing to choose from")
     if set(table.sources) != set(fit.sources):
-        missing, extra = sorted(set(fit.sources) - set(table.sources)), sorted(set(table.sources) - set(fit.sources))
-        what = f"lacks weight_{missing[0]}" if missing else f"has weight_{extra[0]}, a source the fit does not know"
-        raise OptimizeError(f"{where} {what}; candidates need the sources of the fit: {', '.join(fit.sources) or '(none)'}")
+        missing, extra = (
+            sorted(set(fit.sources) - set(table.sources)),
+            sorted(set(table.sources) - set(fit.sources)),
+        )
+        what = (
+            f"lacks weight_{missing[0]}"
+            if missing
+            else f"has weight_{extra[0]}, a source the fit does not know"
+        )
+        raise OptimizeError(
+            f"{where} {what}; candidates need the sources of the fit: {', '.join(fit.sources) or '(none)'}"
+        )
     order = [table.sources.index(s) for s in fit.sources]
     sizes = []
     for column, goal in (("n_params", n_params), ("n_tokens", n_tokens)):
@@ -240,7 +256,7 @@ def from_table(fit: Fit, table: Runs, *, n_params: float, n_tokens: float, budge
         cost = np.where(np.isfinite(table.flops) & (table.flops > 0), table.flops, cost)
     found = Candidates(
         n_params=sizes[0], n_tokens=sizes[1], weights=table.weights[:, order], flops=cost,
-        unique=None if table.unique is None else table.unique[:, order], rows=table.rows, once=True,
+        unique=None if table.unique is None else table.unique[:, order], rows=table.rows, seed=table.seed, once=True,
     )  # fmt: skip
     if cost.min() > budget:
         raise too_small(budget, cost.min(), f"row {table.rows[cost.argmin()]} of {where}")

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, get_args, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -99,7 +99,9 @@ def propose_runs(
         why = "the bounds leave one mixture only" if problem is not None else (
             f"law {fit.law.name} does not depend on mixture weights" if fit.sources else "the runs have no sources"
         )  # fmt: skip
-        raise OptimizeError(f"there is no mixture to choose ({why}), so no regret: use method 'variance' to predict the loss better")
+        raise OptimizeError(
+            f"there is no mixture to choose ({why}), so no regret: use method 'variance' to predict the loss better"
+        )
     at = _At(
         n_params if fit.runs.n_params is not None else None,
         n_tokens if fit.runs.n_tokens is not None else None,
@@ -114,13 +116,23 @@ def propose_runs(
         )  # fmt: skip
         h = np.array([best.weights[s] for s in fit.sources])
         choice = decision(fit, problem, h, at.n_params, at.n_tokens, seed) if free else None
-    near = np.zeros((0, len(fit.sources))) if h is None else h[None] if choice is None else np.vstack([h, choice.plausible[::4]])
+    near = (
+        np.zeros((0, len(fit.sources)))
+        if h is None
+        else h[None]
+        if choice is None
+        else np.vstack([h, choice.plausible[::4]])
+    )
     pool, warnings = _pool(fit, problem, candidates, near, n_params, n_tokens, budget, seed)
-    judge = _criterion("regret" if choice else "mspe" if method == "mspe" else "variance", fit, at, problem, h, choice, seed)
+    judge = _criterion(
+        "regret" if choice else "mspe" if method == "mspe" else "variance", fit, at, problem, h, choice, seed
+    )
     factor = judge if method == "regret" else _criterion(method, fit, at, problem, h, choice, seed)
     limits = Limits(budget=budget, number=MOST_RUNS if n is None else n, tolerance=tolerance)
     posterior, slopes = Posterior.of(fit), Slopes(fit, pool)
-    batch = random(pool, limits, seed) if method == "random" else greedy(pool, slopes, posterior, factor, limits)
+    batch = (
+        random(pool, limits, seed) if method == "random" else greedy(pool, slopes, posterior, factor, limits)
+    )
     judged = replay(batch.picks, slopes, posterior, judge)
     own = replay(batch.picks, slopes, posterior, factor) if factor is not None else None
     warnings += _warnings(fit, n_params, n_tokens, budget, judged[0] if choice else None, method)
@@ -149,7 +161,9 @@ class _At:
     unique: np.ndarray | None
 
 
-def _check(n_params: float, n_tokens: float, budget: float, n: int | None, method: str, tolerance: float) -> None:
+def _check(
+    n_params: float, n_tokens: float, budget: float, n: int | None, method: str, tolerance: float
+) -> None:
     for name, value in (("n_params", n_params), ("n_tokens", n_tokens), ("budget", budget)):
         if isinstance(value, (bool, str)) or value is None or not (math.isfinite(value) and value > 0):
             raise OptimizeError(f"{name} must be a positive finite number, got {value!r}")
@@ -164,18 +178,36 @@ def _check(n_params: float, n_tokens: float, budget: float, n: int | None, metho
 
 
 def _problem(
-    fit: Fit, n_tokens: float, bounds: Mapping | None, available: Mapping | None, max_epochs: float | Mapping, target: Mapping | None
+    fit: Fit,
+    n_tokens: float,
+    bounds: Mapping | None,
+    available: Mapping | None,
+    max_epochs: float | Mapping,
+    target: Mapping | None,
 ) -> MixtureProblem | None:
     """The mixtures to choose from; None for a law that does not depend on them."""
     if not fit.sources or "weights" not in fit.law.columns:
         if bounds:
-            raise OptimizeError(f"bounds limit mixture weights, but law {fit.law.name} does not depend on any: leave them out")
+            raise OptimizeError(
+                f"bounds limit mixture weights, but law {fit.law.name} does not depend on any: leave them out"
+            )
         return None
     problem = MixtureProblem.build(
-        fit.sources, fit.domains, n_tokens=n_tokens, bounds=bounds, available=available, max_epochs=max_epochs, target=target
+        fit.sources,
+        fit.domains,
+        n_tokens=n_tokens,
+        bounds=bounds,
+        available=available,
+        max_epochs=max_epochs,
+        target=target,
     )
     # Laws that are infinite at zero weight name the least they take.
-    return problem.raised(fit.law.weight_floor if fit.law.weight_floor > RESOLUTION else 0.0)
+    problem = problem.raised(fit.law.weight_floor if fit.law.weight_floor > RESOLUTION else 0.0)
+    # What the sum and the other sources' limits leave of each range: a source may be fixed without saying so.
+    least, most = problem.lower, problem.upper
+    return problem.replace(
+        lower=np.maximum(least, 1 - (most.sum() - most)), upper=np.minimum(most, 1 - (least.sum() - least))
+    )
 
 
 def _unique(fit: Fit, available: Mapping[str, float] | None) -> np.ndarray | None:
@@ -183,7 +215,9 @@ def _unique(fit: Fit, available: Mapping[str, float] | None) -> np.ndarray | Non
         return None
     missing = [s for s in fit.sources if s not in (available or {})]
     if missing:
-        raise OptimizeError(f"law {fit.law.name} counts repetition: say how many tokens of {missing[0]} exist for the target (available)")
+        raise OptimizeError(
+            f"law {fit.law.name} counts repetition: say how many tokens of {missing[0]} exist for the target (available)"
+        )
     return np.array([float((available or {})[s]) for s in fit.sources])
 
 
@@ -194,14 +228,18 @@ def _pool(
     """The candidates that the law can value, and warnings."""
     warnings = []
     if table is None:
-        pool = generate(fit, problem, n_params=n_params, n_tokens=n_tokens, budget=budget, near=near, seed=seed)
+        pool = generate(
+            fit, problem, n_params=n_params, n_tokens=n_tokens, budget=budget, near=near, seed=seed
+        )
         for column in ("n_params", "n_tokens"):
             if getattr(fit.runs, column) is None:
                 warnings.append(f"the runs have no column {column}: new runs are priced at the target's")
     else:
         pool = from_table(fit, table, n_params=n_params, n_tokens=n_tokens, budget=budget)
         if len(pool) < len(table):
-            warnings.append(f"{len(table) - len(pool)} of {len(table)} candidates cost more than the budget and were left out")
+            warnings.append(
+                f"{len(table) - len(pool)} of {len(table)} candidates cost more than the budget and were left out"
+            )
     good = usable(fit, pool)
     if not good.any():
         raise OptimizeError(
@@ -211,12 +249,20 @@ def _pool(
     if pool.rows is not None and not good.all():
         rows = pool.rows[~good]
         named = ", ".join(map(str, rows[:5])) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
-        warnings.append(f"the law's prediction is not finite, or over twice the highest observed loss, at candidates in rows {named}: left out")
+        warnings.append(
+            f"the law's prediction is not finite, or over twice the highest observed loss, at candidates in rows {named}: left out"
+        )
     return pool.select(good), warnings
 
 
 def _criterion(
-    method: str, fit: Fit, at: _At, problem: MixtureProblem | None, h: np.ndarray | None, choice: Decision | None, seed: int
+    method: str,
+    fit: Fit,
+    at: _At,
+    problem: MixtureProblem | None,
+    h: np.ndarray | None,
+    choice: Decision | None,
+    seed: int,
 ) -> np.ndarray | None:
     """The factor of a method's criterion; None for 'd-optimal' and 'random'."""
     if method == "regret":
@@ -237,7 +283,13 @@ def _criterion(
 
 
 def _efficiency(
-    judged: list[float], pool: Candidates, slopes: Slopes, posterior: Posterior, factor: np.ndarray, limits: Limits, batch: Batch
+    judged: list[float],
+    pool: Candidates,
+    slopes: Slopes,
+    posterior: Posterior,
+    factor: np.ndarray,
+    limits: Limits,
+    batch: Batch,
 ) -> float:
     if judged[0] <= limits.tolerance:  # nothing was left to save
         return 1.0
@@ -248,24 +300,31 @@ def _efficiency(
 def _reason(batch: Batch, limits: Limits, n: int | None) -> str:
     return {
         "budget": "budget: no candidate fits in what is left",
-        "number": f"n: {limits.number} runs" if n is not None else f"n: {limits.number} runs, the most without n",
+        "number": f"n: {limits.number} runs"
+        if n is not None
+        else f"n: {limits.number} runs, the most without n",
         "tolerance": f"regret below tolerance: {limits.tolerance:g}",
         "candidates": "candidates: all that fit were chosen",
     }[batch.stopped]
 
 
-def _runs(fit: Fit, pool: Candidates, batch: Batch, regret: list[float] | None, own: list[float] | None) -> tuple[ProposedRun, ...]:
-    out, taken = [], {}
+def _runs(
+    fit: Fit, pool: Candidates, batch: Batch, regret: list[float] | None, own: list[float] | None
+) -> tuple[ProposedRun, ...]:
+    out: list[ProposedRun] = []
+    taken: dict[tuple[float, ...], int] = {}
     for i, c in enumerate(batch.picks):
-        if c not in taken:
-            taken[c] = _next_seed(fit.runs, pool, c)
+        point = (pool.n_params[c], pool.n_tokens[c], *pool.weights[c].round(6))
+        named = -1 if pool.seed is None else int(pool.seed[c])
+        seed = named if named >= 0 else taken.get(point, _next_seed(fit.runs, pool, c))
+        taken[point] = seed + 1
         unique = None if pool.unique is None else dict(zip(fit.sources, pool.unique[c].tolist(), strict=True))
         out.append(
             ProposedRun(
                 n_params=float(pool.n_params[c]),
                 n_tokens=float(pool.n_tokens[c]),
                 weights=dict(zip(fit.sources, pool.weights[c].tolist(), strict=True)),
-                seed=taken[c],
+                seed=seed,
                 flops=float(pool.flops[c]),
                 regret_after=None if regret is None else regret[i + 1],
                 criterion_after=None if own is None else own[i + 1],
@@ -273,7 +332,6 @@ def _runs(fit: Fit, pool: Candidates, batch: Batch, regret: list[float] | None, 
                 unique=unique,
             )
         )
-        taken[c] += 1
     return tuple(out)
 
 
@@ -283,24 +341,34 @@ def _next_seed(runs: Runs, pool: Candidates, c: int) -> int:
     for values, value in ((runs.n_params, pool.n_params[c]), (runs.n_tokens, pool.n_tokens[c])):
         if values is not None:
             same &= np.abs(values / value - 1) < SAME
-    if len(fit_weights := runs.weights) and fit_weights.shape[1]:
-        same &= (np.abs(fit_weights - pool.weights[c]) < SAME).all(1)
+    same &= (np.abs(runs.weights - pool.weights[c]) < SAME).all(1)
     if not same.any():
         return 0
     return max(int(same.sum()), 0 if runs.seed is None else int(runs.seed[same].max()) + 1)
 
 
-def _warnings(fit: Fit, n_params: float, n_tokens: float, budget: float, regret: float | None, method: str) -> list[str]:
+def _warnings(
+    fit: Fit, n_params: float, n_tokens: float, budget: float, regret: float | None, method: str
+) -> list[str]:
     from lawkit.mixture._warnings import scale_warnings
 
     out = [w for w in scale_warnings(fit, n_params, n_tokens) if "below the data" in w]
     goal = float(training_flops(n_params, n_tokens))
-    sizes = [np.full(len(fit.runs), v) if (r := getattr(fit.runs, k)) is None else r for k, v in (("n_params", n_params), ("n_tokens", n_tokens))]
+    sizes = [
+        np.full(len(fit.runs), v) if (r := getattr(fit.runs, k)) is None else r
+        for k, v in (("n_params", n_params), ("n_tokens", n_tokens))
+    ]
     recorded = any(getattr(fit.runs, k) is not None for k in ("n_params", "n_tokens"))
     if recorded and goal <= (most := float(training_flops(*sizes).max())) * (1 + SAME):
-        out.append(f"the target, {goal:.4g} flops, lies inside the data: the dearest run recorded cost {most:.4g}; smaller runs teach little more about it")
+        out.append(
+            f"the target, {goal:.4g} flops, lies inside the data: the dearest run recorded cost {most:.4g}; smaller runs teach little more about it"
+        )
     if budget >= goal:
-        out.append(f"the budget of {budget:.4g} flops would pay for the target run itself ({goal:.4g}); proposals stay below it in cost")
+        out.append(
+            f"the budget of {budget:.4g} flops would pay for the target run itself ({goal:.4g}); proposals stay below it in cost"
+        )
     if regret is not None and regret < 1e-12 and method == "regret":
-        out.append("the best mixture sits at limits that nothing uncertain moves, so the expected regret is 0: use method 'variance' if the loss itself matters")
+        out.append(
+            "the best mixture sits at limits that nothing uncertain moves, so the expected regret is 0: use method 'variance' if the loss itself matters"
+        )
     return out

@@ -27,7 +27,12 @@ JOIN, KEPT = 60, 240
 
 
 def least(
-    candidates: Candidates, slopes: Slopes, posterior: Posterior, factor: np.ndarray, limits: Limits, picks: list[int]
+    candidates: Candidates,
+    slopes: Slopes,
+    posterior: Posterior,
+    factor: np.ndarray,
+    limits: Limits,
+    picks: list[int],
 ) -> float:
     """A lower bound on what is left of the criterion tr(A Sigma A') after any batch within the limits.
 
@@ -48,7 +53,8 @@ def least(
     chosen = list(dict.fromkeys(picks))
     inner = np.broadcast_to(np.eye(root.shape[-1]), root.shape)
     price = _prices(slopes, posterior, root, inner, scaled)
-    chosen = list(dict.fromkeys([*chosen, *np.argsort(-price / cost)[:JOIN].tolist(), *np.argsort(-price)[:JOIN].tolist()]))
+    mixture = np.unique(candidates.weights.round(6), axis=0, return_inverse=True)[1].ravel()
+    chosen = list(dict.fromkeys([*chosen, *_diverse(price / cost, mixture), *_diverse(price, mixture)]))
     bound = 0.0
     for _ in range(ROUNDS):
         rows = np.stack([slopes.at(c) for c in chosen], 1) @ root[:, None] / posterior.noise[:, None, :, None]
@@ -58,11 +64,18 @@ def least(
         bound = max(bound, value + slope @ weight - _most(price, cost, limits.number, cap, multipliers))
         if value - bound <= ENOUGH * (1 - bound):
             break
-        order = np.argsort(-price / (multipliers[0] * cost + multipliers[1] + 1e-300))
-        kept = [c for c, w in zip(chosen, weight, strict=True) if w > 1e-7][: KEPT - JOIN]
-        fresh = [c for c in order[: JOIN + len(kept)].tolist() if c not in set(kept)][:JOIN]
-        chosen = kept + fresh
+        worth = price / (multipliers[0] * cost + multipliers[1])
+        kept = [chosen[i] for i in np.argsort(-weight)[: KEPT - JOIN]]
+        worth[kept] = 0.0
+        chosen = kept + _diverse(worth, mixture)
     return start * min(max(bound, 0.0), 1.0)
+
+
+def _diverse(worth: np.ndarray, mixture: np.ndarray) -> list[int]:
+    """The best candidates of the best mixtures: scales of one mixture are so alike that one of them says it for all."""
+    order = np.argsort(-worth)
+    _, first = np.unique(mixture[order], return_index=True)
+    return [c for c in order[np.sort(first)[:JOIN]].tolist() if worth[c] > 0]
 
 
 def _positive(matrices: np.ndarray) -> np.ndarray:
@@ -86,7 +99,9 @@ def _most(price: np.ndarray, cost: np.ndarray, number: float, cap: float, multip
     return min(tries)
 
 
-def _prices(slopes: Slopes, posterior: Posterior, root: np.ndarray, inner: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+def _prices(
+    slopes: Slopes, posterior: Posterior, root: np.ndarray, inner: np.ndarray, scaled: np.ndarray
+) -> np.ndarray:
     """(n,) rate at which phi falls with each candidate."""
     seen = root @ inner @ np.swapaxes(scaled, 1, 2)  # (G, P, r)
     out = np.empty(slopes.shape[1])
@@ -116,7 +131,9 @@ def _barrier(
     mu = 1e-2 / q
 
     def barrier(w: np.ndarray) -> float:
-        slack = np.concatenate([w, [1 - cost @ w, number - w.sum()], *([cap - w] if np.isfinite(cap) else [])])
+        slack = np.concatenate(
+            [w, [1 - cost @ w, number - w.sum()], *([cap - w] if np.isfinite(cap) else [])]
+        )
         return -np.log(slack).sum() if (slack > 0).all() else np.inf
 
     while True:
@@ -125,7 +142,9 @@ def _barrier(
             flat = rows.reshape(groups, -1, size)
             left = flat @ inner
             seen = left @ np.swapaxes(scaled, 1, 2)
-            hessian = 2 * np.einsum("gij,gij->ij", left @ np.swapaxes(flat, 1, 2), seen @ np.swapaxes(seen, 1, 2))
+            hessian = 2 * np.einsum(
+                "gij,gij->ij", left @ np.swapaxes(flat, 1, 2), seen @ np.swapaxes(seen, 1, 2)
+            )
             hessian = hessian.reshape(q, m, q, m).sum((1, 3))
             spare, room = 1 - cost @ weight, number - weight.sum()
             gradient = -slope - mu / weight + mu * cost / spare + mu / room
@@ -141,7 +160,10 @@ def _barrier(
             now, length = value + mu * barrier(weight), 1.0
             while length > 1e-9:
                 trial = weight + length * step
-                if np.isfinite(b := barrier(trial)) and _phi(trial, rows, scaled)[1] + mu * b <= now - 1e-4 * length * decrement:
+                if (
+                    np.isfinite(b := barrier(trial))
+                    and _phi(trial, rows, scaled)[1] + mu * b <= now - 1e-4 * length * decrement
+                ):
                     break
                 length *= 0.5
             else:

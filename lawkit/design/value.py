@@ -66,10 +66,13 @@ class Posterior:
         gain = self.gain(slopes)
         return Posterior(self.covariance - gain @ np.swapaxes(gain, 1, 2), self.noise)
 
-    def gain(self, slopes: np.ndarray) -> np.ndarray:
-        """(G, P, m) columns whose outer products a run with `slopes` (G, m, P) takes off the covariance."""
+    def gain(self, slopes: np.ndarray, taken: bool = False) -> np.ndarray:
+        """(G, P, m) columns whose outer products a run with `slopes` (G, m, P) takes off the covariance.
+
+        If the run is already `taken` into account, those that it took off.
+        """
         moved = self.covariance @ np.swapaxes(slopes, 1, 2)
-        total = slopes @ moved + _diagonal(self.noise**2)
+        total = _diagonal(self.noise**2) + (-1 if taken else 1) * (slopes @ moved)
         return np.swapaxes(np.linalg.solve(np.linalg.cholesky(total), np.swapaxes(moved, 1, 2)), 1, 2)
 
     def trace(self, factor: np.ndarray) -> float:
@@ -112,6 +115,10 @@ class Slopes:
                 self._kept[start] = slopes
             yield part, slopes
 
+    def select(self, which: np.ndarray) -> Slopes:
+        """Those of some candidates, in the order of the indices `which`."""
+        return Slopes(self.fit, self.candidates.select(which))
+
     def at(self, index: int) -> np.ndarray:
         """(G, m, P) of one candidate."""
         if self._kept is not None and (start := index // self.chunk * self.chunk) in self._kept:
@@ -133,7 +140,9 @@ def usable(fit: Fit, c: Candidates, ceiling: float = 2.0) -> np.ndarray:
         value, slope = log_slopes(fit, part)
         losses = value[0] if e.law.coupled else value[:, :, 0].T
         finite = np.isfinite(losses).all(1) & np.isfinite(slope).all((0, 2, 3))
-        out[start : start + len(part)] = finite & (np.where(np.isfinite(losses), losses, np.inf) <= most).all(1)
+        out[start : start + len(part)] = finite & (np.where(np.isfinite(losses), losses, np.inf) <= most).all(
+            1
+        )
     return out
 
 
@@ -157,7 +166,12 @@ class Decision:
 
 
 def decision(
-    fit: Fit, problem: MixtureProblem, h: np.ndarray, n_params: float | None, n_tokens: float | None, seed: int
+    fit: Fit,
+    problem: MixtureProblem,
+    h: np.ndarray,
+    n_params: float | None,
+    n_tokens: float | None,
+    seed: int,
 ) -> Decision:
     """How the choice of `h` (K,) at the target hangs on what the fit does not know.
 
@@ -172,6 +186,11 @@ def decision(
     used = v > 0
     gradient, hessian = v[used] @ gradient[used], np.tensordot(v[used], hessian[used], 1)
     mixed = mixed_derivatives(fit, v, h, n_params, n_tokens)
+    fixed = (
+        problem.upper - problem.lower <= RESOLUTION
+    )  # a law's slope may be infinite at a source fixed at 0
+    gradient[fixed], mixed[:, fixed] = 0.0, 0.0
+    hessian[fixed], hessian[:, fixed] = 0.0, 0.0
     if not (np.isfinite(gradient).all() and np.isfinite(hessian).all() and np.isfinite(mixed).all()):
         raise OptimizeError(
             f"law {fit.law.name} has no finite second derivatives at its best mixture ("
@@ -209,7 +228,12 @@ def mixed_derivatives(
 
 
 def movable(
-    gradient: np.ndarray, hessian: np.ndarray, spread: np.ndarray, h: np.ndarray, problem: MixtureProblem, seed: int
+    gradient: np.ndarray,
+    hessian: np.ndarray,
+    spread: np.ndarray,
+    h: np.ndarray,
+    problem: MixtureProblem,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean inverse of the Hessian on the free directions (K, K), and the optima (draws, K) it is the mean over.
 
@@ -235,7 +259,14 @@ def movable(
     optima, total, known = [], np.zeros((K, K)), {}
     for draw in np.vstack([draws, -draws]):
         tilted = gradient + draw
-        best = minimise(lambda p, g=tilted: (g @ (p - h) + 0.5 * (p - h) @ curved @ (p - h), g + curved @ (p - h), curved), problem)
+        best = minimise(
+            lambda p, g=tilted: (
+                g @ (p - h) + 0.5 * (p - h) @ curved @ (p - h),
+                g + curved @ (p - h),
+                curved,
+            ),
+            problem,
+        )
         optima.append(best.h)
         slack = np.minimum(best.h - problem.lower, problem.upper - best.h)
         free = (problem.upper - problem.lower > RESOLUTION) & (slack > BINDING)
@@ -259,8 +290,12 @@ def _inverse_on(hessian: np.ndarray, free: np.ndarray) -> np.ndarray:
 
 
 def prediction_factor(
-    fit: Fit, weights: np.ndarray, n_params: float | None, n_tokens: float | None,
-    target: np.ndarray | None, unique: np.ndarray | None = None,
+    fit: Fit,
+    weights: np.ndarray,
+    n_params: float | None,
+    n_tokens: float | None,
+    target: np.ndarray | None,
+    unique: np.ndarray | None = None,
 ) -> np.ndarray:
     """Factor (G, r, P) of the mean posterior variance of predictions at mixtures `weights` (M, K) and one scale.
 
