@@ -382,6 +382,43 @@ def test_references_may_contain_each_other_only_one_way() -> None:
         Circle().natural(z)
 
 
+def test_held_parameters_predict_as_the_whole_law(rng: np.random.Generator) -> None:
+    whole = lawkit.laws.get("m4")
+    held = {"E": 1.7, "alpha": 0.6}
+    part = whole.with_fixed(**held)
+    assert [p.name for p in part.parameters] == ["S", "B", "beta"]
+    free = {"S": 9.0, "B": 300.0, "beta": 0.3}
+    x = Inputs(weights=np.zeros((5, 0)), own=np.array([[-1]]), n_ref=N_REF, d_ref=D_REF, **_scales(rng, 5))
+    np.testing.assert_allclose(
+        part.function.value(part.unconstrained(free, N_REF, D_REF)[None], x),
+        whole.function.value(whole.unconstrained({**free, **held}, N_REF, D_REF)[None], x),
+        rtol=1e-12,
+    )
+    assert part.with_fixed(S=9.0).fixed == {**held, "S": 9.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("chinchilla", {"gamma": 1.0}, "no scalar parameter 'gamma'"),
+        ("chinchilla", {"A": -1.0}, "must be positive, got -1.0"),
+        ("chinchilla", {"A": float("nan")}, "must be positive, got nan"),
+        ("chinchilla-data", {"E": 1.0, "B": 1.0, "beta": 0.3}, "leave at least one"),
+        ("transfer", {"alpha": 0.3}, "fitted with priors"),
+    ],
+)
+def test_parameters_that_cannot_be_held(name: str, values: dict[str, float], message: str) -> None:
+    with pytest.raises(LawError, match=message):
+        lawkit.laws.get(name).with_fixed(**values)
+
+
+def test_parameters_of_a_formula_are_held_in_its_text() -> None:
+    from lawkit.laws.formula import FormulaLaw
+
+    with pytest.raises(LawError, match="into the formula"):
+        FormulaLaw("E + B/D**beta", ()).with_fixed(E=1.0)
+
+
 # ---- laws of other packages ------------------------------------------------------------------------------
 
 THIRD_PARTY = '''
@@ -436,3 +473,23 @@ def test_third_party_law_is_listed_and_described(third_party: dict[str, str]) ->
     described = run("laws", "third-party-power", "--json")
     assert "A third party's law" in described
     assert "D**beta" in described
+
+
+FIT_THIRD_PARTY = """
+import numpy as np, lawkit
+n_tokens = np.geomspace(1e9, 1e12, 12)
+runs = lawkit.Runs(sources=(), domains=("web",), n_params=None, n_tokens=n_tokens, weights=np.zeros((12, 0)),
+                   losses=(1.5 + 80 / (1 + n_tokens**0.2))[:, None])
+fit = lawkit.fit(runs, law="third-party-power", holdout=None)
+found = fit.parameters["web"]
+assert abs(found["E"] - 1.5) < 1e-4 and abs(found["beta"] - 0.2) < 1e-4, found
+fit.save("fit")
+assert lawkit.load_fit("fit").parameters == fit.parameters
+"""
+
+
+def test_third_party_law_fits(third_party: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FIT_THIRD_PARTY], env=third_party, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ import numpy as np
 from lawkit.errors import FitError
 from lawkit.fitting.estimate import Estimate
 from lawkit.fitting.holdout import errors
+from lawkit.fitting.solver import tame
 from lawkit.laws._law import Law
 from lawkit.runs import Runs
 
@@ -180,39 +181,65 @@ class Fit:
         The band is the Gauss-Newton posterior predictive on log loss. Beyond the fitted scales it is widened
         to the held-out errors, in proportion to the distance in log compute; inside, parameters and noise are all there is.
         """
-        if weights is None:
-            weights = np.zeros((np.size(n_params if n_params is not None else n_tokens), 0))
-        weights = np.atleast_2d(np.asarray(weights, float))
-        if weights.shape[1] != len(self.sources):
-            raise FitError(f"weights need one column for each of {len(self.sources)} sources ({', '.join(self.sources)}), got shape {weights.shape}")
-        for name, value in (("n_params", n_params), ("n_tokens", n_tokens)):
-            if value is not None and not (np.asarray(value, float) > 0).all():
-                raise FitError(f"{name} must be positive, got {value!r}")
+        if interval is not None and not 0 < interval < 1:
+            raise FitError(f"interval must lie between 0 and 1, got {interval!r}")
         e = self.estimate
-        x = e.inputs(weights, n_params, n_tokens, unique)
-        mean = e.losses(x)
+        x = e.inputs(*self._points(n_params, n_tokens, weights, unique))
+        law_says = e.losses(x)
         ceiling = np.nanmax(self._observed(), 0)
-        above = self._reach(x) >= 0
-        capped = above[:, None] & (mean > ceiling)
-        mean = np.where(capped, ceiling, mean)
+        capped = (self._reach(x) >= 0)[:, None] & (law_says > ceiling)
+        mean = np.where(capped, ceiling, law_says)
         if interval is None:
             return Prediction(mean=mean, capped=int(capped.sum()))
-        if not 0 < interval < 1:
-            raise FitError(f"interval must lie between 0 and 1, got {interval!r}")
         from scipy.stats import norm
 
-        slope = e.parameter_jacobian(x) / mean[:, :, None]
-        variance = np.stack([np.einsum("np,pq,nq->n", s, e.covariance_of(i), s) for i, s in enumerate(np.moveaxis(slope, 1, 0))], 1)
+        with np.errstate(all="ignore"):
+            slope = tame(e.parameter_jacobian(x) / law_says[:, :, None])  # (n, E, P)
+        variance = np.stack([((slope[:, i] @ e.covariance_of(i)) * slope[:, i]).sum(1) for i in range(len(e.domains))], 1)
         half = norm.ppf(0.5 + interval / 2) * np.sqrt(np.maximum(variance, 0.0) + e.noise**2)
         kind = "Gauss-Newton posterior predictive"
         if self.holdout_spread is not None and self.holdout_reach > 0:
             # The held-out quantile is of the 90% kind; other levels scale it as a normal would.
             level = norm.ppf(0.5 + interval / 2) / norm.ppf(0.95)
-            beyond = np.maximum(self._reach(x, highest=True), 0.0)
+            beyond = self._reach(x, highest=True)
             spread = self.holdout_spread * level * np.maximum(1.0, beyond[:, None] / self.holdout_reach)
             half = np.where(beyond[:, None] > 0.02, np.maximum(half, spread), half)
             kind += ", widened to the held-out errors beyond the fitted scales"
-        return Prediction(mean=mean, lower=mean * np.exp(-half), upper=mean * np.exp(half), level=interval, kind=kind, capped=int(capped.sum()))
+        half = np.minimum(half, 500.0)  # e^500: anything goes
+        return Prediction(
+            mean=mean, lower=mean * np.exp(-half), upper=mean * np.exp(half), level=interval, kind=kind,
+            capped=int(capped.sum()),
+        )  # fmt: skip
+
+    def _points(self, n_params: Any, n_tokens: Any, weights: Any, unique: Any) -> tuple[Any, Any, Any, Any]:
+        """Weights (n, K) first, then sizes and unique tokens, checked and of one length."""
+        sizes: dict[str, np.ndarray | None] = {}
+        for name, value in (("n_params", n_params), ("n_tokens", n_tokens)):
+            sizes[name] = None if value is None else np.atleast_1d(np.asarray(value, float))
+            if value is not None and not ((sizes[name] > 0) & np.isfinite(sizes[name])).all():
+                raise FitError(f"{name} must be positive, got {value!r}")
+        if weights is None:
+            if "weights" in self.law.columns:
+                raise FitError(f"law {self.law.name!r} needs weights of its {len(self.sources)} sources ({', '.join(self.sources)})")
+            weights = np.full((1, len(self.sources)), 1 / max(1, len(self.sources)))  # of no consequence
+        weights = np.atleast_2d(np.asarray(weights, float))
+        if weights.ndim != 2 or weights.shape[1] != len(self.sources):
+            raise FitError(
+                f"weights need one column for each of {len(self.sources)} sources ({', '.join(self.sources)}), "
+                f"got shape {weights.shape}"
+            )
+        if not ((weights >= 0) & np.isfinite(weights)).all():
+            raise FitError(f"weights must be finite and not negative, got {weights[~(weights >= 0)].ravel()[:1]}")
+        unique = None if unique is None else np.atleast_2d(np.asarray(unique, float))
+        if "unique" in self.law.columns and unique is None:
+            raise FitError(f"law {self.law.name!r} needs `unique`, the tokens that exist of each source")
+        given = {"weights": weights, "unique": unique, **sizes}
+        lengths = {name: len(v) for name, v in given.items() if v is not None and len(v) != 1}
+        if len(set(lengths.values())) > 1:
+            raise FitError(f"one row per point is needed, got {', '.join(f'{k} for {v}' for k, v in lengths.items())}")
+        n = max(lengths.values(), default=1)
+        wide = {k: None if v is None else np.broadcast_to(v, (n, *v.shape[1:])) for k, v in given.items()}
+        return wide["weights"], wide["n_params"], wide["n_tokens"], wide["unique"]
 
     def _observed(self) -> np.ndarray:
         return self.runs.losses[:, [self.runs.domains.index(d) for d in self.domains]]
@@ -237,6 +264,7 @@ class Fit:
         return {
             "law": self.law.name,
             "formula": getattr(self.law, "formula", None),
+            "fixed": dict(self.law.fixed),
             "n_runs": len(self.runs),
             "sources": list(self.sources),
             "reference": self.reference,

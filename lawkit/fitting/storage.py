@@ -185,7 +185,8 @@ def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) ->
 
 def _law(head: dict[str, Any]) -> Law:
     if head["formula"] is None:
-        return laws.get(head["law"])
+        law = laws.get(head["law"])
+        return law.with_fixed(**head["fixed"]) if head["fixed"] else law
     from lawkit.laws.formula import FormulaLaw
 
     return FormulaLaw(head["formula"], head["sources"])
@@ -196,7 +197,7 @@ def _check_law(law: Law) -> None:
     if getattr(law, "formula", None) is not None:
         return
     try:
-        known = laws.get(law.name) is law
+        known = laws.get(law.name) is (law.whole or law)
     except LawError:
         known = False
     if not known:

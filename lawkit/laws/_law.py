@@ -6,8 +6,10 @@ Everything numeric (prediction, exact first and second derivatives) is generated
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -188,6 +190,10 @@ class Law:
     weight_floor: float = 1e-300
     objective: Objective = Objective()
     starts: int = 8
+    #: Natural values of parameters that are held, see `with_fixed`.
+    fixed: Mapping[str, float] = MappingProxyType({})
+    #: The law that they were held in, where any are.
+    whole: Law | None = None
 
     # ---- what the expression says of itself -------------------------------------------------------------
 
@@ -384,6 +390,60 @@ class Law:
         """A parameter's `start` range on the unconstrained scale."""
         low, high = _TO_UNCONSTRAINED[p.support](np.array(p.start, float))
         return float(low), float(high)
+
+    # ---- parameters that are given ------------------------------------------------------------------------
+
+    def with_fixed(self, **values: float) -> Law:
+        """This law with some of its parameters held at given natural values, so that only the others are fitted.
+
+        Parameters
+        ----------
+        **values
+            Natural values of scalar parameters, in the units of `parameters`.
+
+        Raises
+        ------
+        LawError
+            For a name that is no scalar parameter, a value outside its support, all parameters at once, or a law
+            that is fitted with priors.
+
+        Examples
+        --------
+        >>> from lawkit import laws
+        >>> laws.get("chinchilla").with_fixed(E=1.69, alpha=0.34).text()
+        'L = A/N**0.34 + B/D**beta + 1.69'
+        """
+        scalars = {p.name: p for p in self.parameters if not p.per_source}
+        if unknown := sorted(values.keys() - scalars.keys()):
+            raise LawError(f"law {self.name!r} has no scalar parameter {unknown[0]!r} to hold; it has {', '.join(scalars)}")
+        if len(values) == len(self.parameters):
+            raise LawError(f"all parameters of law {self.name!r} are held: leave at least one to be fitted")
+        if any(p.prior is not None for p in self.parameters):
+            raise LawError(f"law {self.name!r} is fitted with priors; none of its parameters can be held")
+        if hasattr(self, "formula"):
+            raise LawError("to hold a parameter of a formula, write its value into the formula")
+        for name, value in values.items():
+            allowed = {"positive": value > 0, "unit": 0 < value < 1, "real": True}[scalars[name].support]
+            if not (np.isfinite(value) and allowed):
+                raise LawError(f"parameter {name} of law {self.name!r} must be {scalars[name].support}, got {value!r}")
+        given = {self._symbol(scalars[name]): sp.Float(float(value)) for name, value in values.items()}
+        law = type(self)()
+        law.whole = self.whole or self
+        law.fixed = {**self.fixed, **{name: float(value) for name, value in values.items()}}
+        law.parameters = tuple(
+            p if p.reference is None else replace(p, reference=p.reference.subs(given))
+            for p in self.parameters
+            if p.name not in values
+        )
+        law.loss = self.loss.subs(given)
+        if self.implicit is not None:
+            law.implicit = Implicit(
+                symbol=self.implicit.symbol,
+                equation=self.implicit.equation.subs(given),
+                lower=sp.sympify(self.implicit.lower).subs(given),
+                upper=sp.sympify(self.implicit.upper).subs(given),
+            )
+        return law
 
     # ---- numerics and print -----------------------------------------------------------------------------
 

@@ -42,9 +42,10 @@ class DataConstrained(Law):
         Parameter(name="B", unit="nats/token x tokens^beta", start=(0.1, 2.0), reference=D_ref**beta),
         Parameter(name="alpha", start=(0.1, 1.0)),
         Parameter(name="beta", start=(0.1, 1.0)),
-        Parameter(name="R_D", unit="passes", start=(2.0, 40.0)),
-        Parameter(name="R_N", unit="passes", start=(2.0, 40.0)),
+        Parameter(name="R_D", unit="passes", start=(2.0, 200.0)),
+        Parameter(name="R_N", unit="passes", start=(0.5, 50.0)),
     )
+    starts = 32
     loss = (
         E
         + A * exp(-alpha * _log_effective(log(N), _log_optimal_params, R_N))
