@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lawkit.errors import FitError
-from lawkit.fitting.solver import LeastSquares, Target, minimise, residuals
+from lawkit.fitting.solver import LeastSquares, Target, minimise, residuals, tame
 from lawkit.fitting.starts import starting_points
 from lawkit.laws._function import Inputs
 from lawkit.laws._average import Average
@@ -329,8 +329,12 @@ def posterior(problem: LeastSquares, z: np.ndarray) -> tuple[np.ndarray, np.ndar
     value, slope = problem.function.jacobian(z, problem.inputs.take(np.arange(len(z))))
     live = target.cell_weights > 0
     with np.errstate(all="ignore"):
-        log_residual = np.where(live, residuals(value, target.losses, "huber"), 0.0)
-        jac = np.where(live[..., None], slope / value[..., None], 0.0).reshape(len(z), -1, size)
+        # Linear laws may fall to zero and below, where only the relative residual has a meaning.
+        sound = value > 0.1 * target.losses
+        residual = np.where(sound, residuals(value, target.losses, "huber"), value / target.losses - 1.0)
+        log_residual = np.where(live, residual, 0.0)
+        divisor = np.where(sound, value, target.losses)[..., None]
+        jac = tame(np.where(live[..., None], slope / divisor, 0.0)).reshape(len(z), -1, size)
     # A domain whose runs are missing where weights are small must not count as informed by more runs than it has.
     w = target.cell_weights * (live.sum(1) / target.cell_weights.sum(1))[:, None]
     spread = (w * log_residual**2).sum(1) / live.sum(1)  # (G, E)

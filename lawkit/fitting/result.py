@@ -238,6 +238,8 @@ class Fit:
         if len(set(lengths.values())) > 1:
             raise FitError(f"one row per point is needed, got {', '.join(f'{k} for {v}' for k, v in lengths.items())}")
         n = max(lengths.values(), default=1)
+        if "unique" in self.law.columns and np.isnan(np.where(weights > 0, unique, 0.0)).any():  # type: ignore[arg-type]
+            raise FitError(f"law {self.law.name!r} needs `unique` of every source with a weight; some are missing")
         wide = {k: None if v is None else np.broadcast_to(v, (n, *v.shape[1:])) for k, v in given.items()}
         return wide["weights"], wide["n_params"], wide["n_tokens"], wide["unique"]
 

@@ -42,6 +42,11 @@ def residuals(predicted: np.ndarray, observed: np.ndarray, kind: str) -> np.ndar
     return predicted / observed - 1.0 if kind == "relative" else predicted - observed
 
 
+def tame(slopes: np.ndarray) -> np.ndarray:
+    """Slopes that may be squared and summed; where a law is finite but its slope is not, it is taken as flat."""
+    return np.clip(np.where(np.isfinite(slopes), slopes, 0.0), -1e100, 1e100)
+
+
 class LeastSquares:
     """The objective of `Target` under a law, for (B, P) vectors that belong to `groups` (B,).
 
@@ -89,7 +94,8 @@ class LeastSquares:
             hessian = np.swapaxes(slope * inner.reshape(len(z), -1, 1), 1, 2) @ slope
             with np.errstate(all="ignore"):
                 bend = np.where(psi != 0, psi / divisor, 0.0)
-            hessian += self.function.curvature(z, self.inputs.take(groups), bend)
+                hessian = hessian + self.function.curvature(z, self.inputs.take(groups), bend)
+            hessian = np.where(np.isfinite(hessian), hessian, majorant)
         if self.target.prior_mean is not None:
             root = self.target.prior_root
             gradient += self._prior_residual(z, groups) @ root
@@ -113,7 +119,7 @@ class LeastSquares:
         with np.errstate(all="ignore"):
             r = residuals(predicted, y, self.objective.kind)
             divisor = {"huber": predicted, "relative": y, "absolute": np.ones_like(y)}[self.objective.kind]
-            slope = np.where(live[..., None], slope / divisor[..., None], 0.0).reshape(len(z), -1, z.shape[1])
+            slope = tame(np.where(live[..., None], slope / divisor[..., None], 0.0)).reshape(len(z), -1, z.shape[1])
             reweight = self._scale * w
             if self.objective.kind == "huber":
                 inside = np.abs(r) <= self.objective.delta
@@ -125,7 +131,7 @@ class LeastSquares:
 
 
 def minimise(
-    problem: LeastSquares, z: np.ndarray, groups: np.ndarray, max_iterations: int = 300, tolerance: float = 1e-12
+    problem: LeastSquares, z: np.ndarray, groups: np.ndarray, max_iterations: int = 300, tolerance: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimises from every start; each of the B fits has its own damping and stops by itself.
 
@@ -136,7 +142,8 @@ def minimise(
     groups
         (B,) group of each start.
     max_iterations, tolerance
-        A fit stops after two successive steps that lower its cost by less than `tolerance`, relatively.
+        A fit stops after two successive steps that lower its cost by less than `tolerance`, relatively. By default
+        1e-12 where the exact Hessian is used; else 1e-9, since Gauss-Newton's last steps are many and change nothing.
 
     Returns
     -------
@@ -144,6 +151,8 @@ def minimise(
     """
     per_start = problem.target.losses[0].size * z.shape[1]
     newton = problem.objective.kind == "huber" and z.shape[1] <= _NEWTON_UP_TO
+    if tolerance is None:
+        tolerance = 1e-12 if newton else 1e-9
     size = max(1, int(_CHUNK / (per_start * (z.shape[1] if newton else 1))))
     parts = [
         _minimise(problem, z[at : at + size], groups[at : at + size], max_iterations, tolerance, newton)
