@@ -21,7 +21,7 @@ class Linear(Law):
     parameters = (Parameter(name="w", support="real", unit="nats/token", per_source=True, start=(1.0, 5.0)),)
     loss = over_sources(w[j] * h[j])
     convex_in_weights = True
-    objective = Objective(kind="relative")
+    objective = Objective(kind="absolute")
     starts = 1
 
 
