@@ -69,7 +69,7 @@ clean:
 # base: what lawkit needs; test: and what the suite needs; dev: and the checkers.
 $(STAMP)-%:
 	@test -n "$(PYTHON)" || { echo "lawkit needs Python 3.11 or newer; name one with make PYTHON=..." >&2; exit 1; }
-	@echo "Setting up $(VENV) ($*; once, about a minute) ..." >&2
+	@echo "Setting up $(VENV) ($*; once, a minute or two) ..." >&2
 	@"$(BIN)/python" -c '' 2>/dev/null || $(PYTHON) -m venv --clear "$(VENV)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.$(if $(filter-out base,$*),[$*])'
 	@touch $@
@@ -77,5 +77,5 @@ $(STAMP)-%:
 # Type checkers do not follow the mapping of backends/ to lawkit.backends; pyright also
 # looks here, where links put the three folders in their installed places.
 .types:
-	@mkdir -p .types/lawkit
-	@ln -sf ../../backends ../../generators ../../studies .types/lawkit/
+	@rm -rf .types && mkdir -p .types/lawkit
+	@ln -s ../../backends ../../generators ../../studies .types/lawkit/
