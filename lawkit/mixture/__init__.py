@@ -1,4 +1,4 @@
-"""The optimal mixture for a run that has not been trained, with a certificate and the price of every limit."""
+"""The optimal mixture for a run not yet trained, with a certificate and the price of every limit."""
 
 from lawkit.mixture.optimize import MixtureResult, optimize_mixture
 from lawkit.mixture.problem import MixtureProblem

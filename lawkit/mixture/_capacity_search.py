@@ -125,7 +125,7 @@ class _Search:
             if self.point is not None and bound < self.value - CLOSED:
                 found, branch = self.form.bound(self.point, branch, self.value)
                 bound = max(bound, found)
-        at = p or Point(*(0.5 * (x + y) for x, y in ((branch.u_low, branch.u_high), (branch.s_low, branch.s_high))), 0.0)
+        at = p or Point((branch.u_low + branch.u_high) / 2, (branch.s_low + branch.s_high) / 2, 0.0)
         free = np.flatnonzero(branch.state == UNDECIDED)
         if bound >= self.value - (CLOSED if len(free) else CLOSED_BOX):
             self.proven = min(self.proven, bound)

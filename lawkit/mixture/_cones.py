@@ -79,7 +79,8 @@ class Affine:
     def sum(self, width: int | None = None) -> Affine:
         """Sums of `width` consecutive rows each (of all rows if None)."""
         width = len(self) if width is None else width
-        return Affine(self.row // width, self.column, self.value, self.constant.reshape(-1, width).sum(axis=1))
+        constant = self.constant.reshape(-1, width).sum(axis=1)
+        return Affine(self.row // width, self.column, self.value, constant)
 
 
 class ConeProgram:

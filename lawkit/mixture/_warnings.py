@@ -15,7 +15,7 @@ NEAR = 1.05
 
 def scale_warnings(fit: Fit, n_params: float | None, n_tokens: float | None) -> list[str]:
     """Sizes to plan for that are above or below all runs, or that the fit cannot see."""
-    out = []
+    out: list[str] = []
     for name, value in (("n_params", n_params), ("n_tokens", n_tokens)):
         column = getattr(fit.runs, name)
         if value is None:
@@ -26,11 +26,12 @@ def scale_warnings(fit: Fit, n_params: float | None, n_tokens: float | None) -> 
             continue
         low, high = float(np.min(column)), float(np.max(column))
         if value > high * NEAR:
-            out.append(f"{name} {value:.4g} is {value / high:.3g}x the largest run ({high:.4g}): an extrapolation")
+            times = f"{value / high:.3g}x the largest run ({high:.4g})"
+            out.append(f"{name} {value:.4g} is {times}: an extrapolation")
         elif value < low / NEAR:
             out.append(
-                f"{name} {value:.4g} is below the data: {low / value:.3g}x smaller than the smallest run ({low:.4g}); "
-                "laws bend there in ways these runs do not show"
+                f"{name} {value:.4g} is below the data: the smallest run is {low / value:.3g}x larger "
+                f"({low:.4g}); laws bend there in ways these runs do not show"
             )
     return out
 
@@ -39,7 +40,8 @@ def edge_warnings(fit: Fit, h: np.ndarray, margin: float = 0.02) -> list[str]:
     """Weights above or below all that the runs tried."""
     weights = fit.runs.weights[np.isfinite(fit.runs.weights).all(axis=1)]
     out = []
-    for source, value, low, high in zip(fit.sources, h, weights.min(axis=0), weights.max(axis=0), strict=True):
+    lowest, highest = weights.min(axis=0), weights.max(axis=0)
+    for source, value, low, high in zip(fit.sources, h, lowest, highest, strict=True):
         if value > high + margin:
             out.append(f"weight of {source}, {value:.3f}, is above the largest in the runs ({high:.3f})")
         elif value < low - margin:

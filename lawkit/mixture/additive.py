@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lawkit.mixture._cones import ConeProgram
-from lawkit.mixture._form import Scale, feasible_mixture, scalars, vectors
+from lawkit.mixture._form import Scale, feasible_mixture, vectors
 from lawkit.mixture.problem import MixtureProblem
 
 

@@ -9,10 +9,10 @@ In u = log x, s = log h and m = log of the inner problem's multiplier, the law r
 
 Three things stand between this and a convex program, and `solve` branches on each. Which sources are at their
 floor: an undecided source gets the inequality with its own u_i, which both cases satisfy. And the two sums:
-"at most" is convex and nearly always tight by itself; "at least" is relaxed to the secants of the exponentials
-over the branch's box, exact as the box shrinks. Without limits on the weights one program is as a rule the
-whole proof. Every bound is a linear program of the objective and the rows linearised, so no conic solver's
-word is taken for it.
+"at most" is convex and nearly always tight by itself; "at least" is relaxed to the secants of the
+exponentials over the branch's box, exact as the box shrinks. Without caps on the weights one program is as a
+rule the whole proof. Every bound is a linear program of the objective and the rows linearised, so no conic
+solver's word is taken for it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CapacityForm:
         self.capacity = scale.n_params + (K - 1) * self.floor
         if scale.n_params <= self.floor:
             raise OptimizeError(
-                f"n_params {scale.n_params:g} is under the floor H = {self.floor:g} that this capacity fit gives "
+                f"n_params {scale.n_params:g} is under the floor H = {self.floor:g} that this fit gives "
                 "every source: plan a larger model"
             )
         self.b, self.offset, self.problem = b, np.log(b * c), problem
@@ -116,8 +116,8 @@ class CapacityForm:
 
         lowest = float((s + self.offset - (self.b + 1) * self.log_capacity).min())
         highest = float((s + self.offset - (self.b + 1) * self.log_floor).max())
-        m = float(brentq(excess, lowest - 1, highest, xtol=1e-14, rtol=1e-15, maxiter=200))
-        return Point(log_x(m), s, m)
+        m: Any = brentq(excess, lowest - 1, highest, xtol=1e-14, maxiter=200)
+        return Point(log_x(m), s, float(m))
 
     def objective(self, p: Point) -> float:
         """Loss at a point, as this form reads the law."""
@@ -214,7 +214,7 @@ class CapacityForm:
     def floor_bounds(self) -> np.ndarray:
         """For each source, a lower bound over all mixtures that leave it at its floor (K,).
 
-        The links between weights and capacities are dropped, which leaves two separate resources to share out.
+        The links between weights and capacities are dropped, which leaves two resources to share out.
         """
         K = len(self.b)
         noise = _share_out(self.noise, self.a, 1.0, self.problem.lower[None], self.problem.upper[None])

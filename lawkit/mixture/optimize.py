@@ -150,7 +150,9 @@ def optimize_mixture(
     --------
     >>> import lawkit
     >>> fit = lawkit.load_fit("fit")  # doctest: +SKIP
-    >>> best = lawkit.optimize_mixture(fit, n_params=7e9, n_tokens=1e12, bounds={"hq": (0, 0.5)})  # doctest: +SKIP
+    >>> best = lawkit.optimize_mixture(  # doctest: +SKIP
+    ...     fit, n_params=7e9, n_tokens=1e12, bounds={"hq": (0, 0.5)}
+    ... )
     >>> best.weights, best.optimality_gap  # doctest: +SKIP
     """
     if not fit.sources or "weights" not in fit.law.columns:
@@ -230,8 +232,8 @@ def _solve_convex(at: Target, problem: MixtureProblem) -> _Solution:
             break
     if not best.gap <= TOLERANCE:
         raise OptimizeError(
-            f"the best mixture found may be {best.gap:.3g} nats above the optimum, more than the {TOLERANCE:g} "
-            f"that a law convex in the weights allows; law {at.fit.law.name} says it is convex: check its parameters"
+            f"the best mixture found may be {best.gap:.3g} nats above the optimum, more than {TOLERANCE:g}, "
+            f"though law {at.fit.law.name} says it is convex in the weights: look at the fit's parameters"
         )
     return _Solution(
         best.h, best.objective, best.gradient, best.gap, "global", best.objective - best.gap, tuple(notes)
@@ -267,8 +269,8 @@ def _solve_local(at: Target, problem: MixtureProblem, seed: int) -> _Solution:
             break
     agree = sum(s.objective <= best.objective + TOLERANCE for s in found)
     note = (
-        f"law {at.fit.law.name} is not known to be convex in the weights: the mixture is the best of {len(found)} "
-        f"starts, {agree} of which ended within {TOLERANCE:g} nats of it, and is proven only locally"
+        f"law {at.fit.law.name} is not known to be convex in the weights: the mixture is the best of "
+        f"{len(found)} starts, {agree} of which ended within {TOLERANCE:g} nats of it; proven only locally"
     )
     return _Solution(best.h, best.objective, best.gradient, best.gap, "local", None, (note,))
 
@@ -293,8 +295,9 @@ def _active(at: Target, problem: MixtureProblem, solution: _Solution, seed: int)
     inside = ~at_lower & ~at_upper
     out = []
     for i, source in enumerate(problem.sources):
-        limited = problem.upper[i] < 1 or lower[i] > 0
-        if not limited or not (at_lower[i] or at_upper[i]) or (at_lower[i] and lower[i] <= 0 and not at_upper[i]):
+        # A weight of zero is no limit of anybody's unless it is also the most allowed.
+        capped, raised = at_upper[i] and problem.upper[i] < 1, at_lower[i] and lower[i] > 0
+        if not (capped or raised):
             continue
         others = np.arange(len(h)) != i
         if inside[others].any():
@@ -318,7 +321,11 @@ def _active(at: Target, problem: MixtureProblem, solution: _Solution, seed: int)
         per_billion = 1e9 / problem.tokens_per_weight[i] * price if kind == "availability" else None
         out.append(
             ActiveConstraint(
-                source=source, kind=kind, limit=float(limit), price=price, price_per_billion_tokens=per_billion
+                source=source,
+                kind=kind,
+                limit=float(limit),
+                price=price,
+                price_per_billion_tokens=per_billion,
             )
         )
     return out

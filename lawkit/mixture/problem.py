@@ -93,9 +93,9 @@ class MixtureProblem:
             i = _place(name, places, "source", "available")
             tokens = _number(tokens, f"available[{name!r}]", "unique tokens")
             if tokens < 0:
-                raise OptimizeError(f"available[{name!r}] must be a number of unique tokens, 0 or more, got {tokens:g}")
+                raise OptimizeError(f"available[{name!r}] must be unique tokens, 0 or more, got {tokens:g}")
             if n_tokens is None:
-                raise OptimizeError("available needs n_tokens: a weight is limited by max_epochs * tokens / n_tokens")
+                raise OptimizeError("available needs n_tokens: weight <= max_epochs * tokens / n_tokens")
             per_weight[i] = n_tokens / epochs[i]
             most = tokens / per_weight[i]
             if most < upper[i]:
@@ -149,7 +149,7 @@ class MixtureProblem:
         if toward is None:
             return center
         step = toward - center
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):  # steps may be denormal
             room = np.where(step > 0, (self.upper - center) / step, (self.lower - center) / step)
         reach = np.min(room[np.abs(step) > RESOLUTION], initial=1.0)
         return center + (1 - depth) * max(float(reach), 0.0) * step
@@ -177,8 +177,9 @@ class MixtureProblem:
         for i, name in enumerate(self.sources):
             if self.lower[i] > self.upper[i] + RESOLUTION:
                 raise OptimizeError(
-                    f"no mixture fits: {name} must be at least {self.lower[i]:.6g}, but {self._upper_text(i)}; "
-                    f"lower the first by {self.lower[i] - self.upper[i]:.3g} or {self._relief(i, self.lower[i])}"
+                    f"no mixture fits: {name} must be at least {self.lower[i]:.6g}, but "
+                    f"{self._upper_text(i)}; lower the first by {self.lower[i] - self.upper[i]:.3g} or "
+                    f"{self._relief(i, self.lower[i])}"
                 )
         low, high = math.fsum(self.lower), math.fsum(self.upper)
         if low > 1 + RESOLUTION:
@@ -190,7 +191,7 @@ class MixtureProblem:
         if high < 1 - RESOLUTION:
             named = [self._upper_text(i) for i in range(len(self.sources))]
             missing = 1 - high
-            ways = [self._relief(i, self.upper[i] + missing) for i in np.argsort(self.upper)[::-1][:2]]
+            ways = [self._relief(int(i), float(self.upper[i]) + missing) for i in np.argsort(self.upper)[::-1][:2]]
             raise OptimizeError(
                 f"no mixture fits: the upper limits add up to {high:.6g}, less than 1 ({_listed(named)}); "
                 f"raise them by {missing:.3g} in total, for example {' or '.join(ways)}"
@@ -222,7 +223,8 @@ def _place(name: Any, places: Mapping[str, int], what: str, argument: str) -> in
         return places[name]
     close = difflib.get_close_matches(str(name), places, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise OptimizeError(f"{argument} names an unknown {what} {name!r}; {hint}the fit knows {_listed(list(places))}")
+    known = _listed(list(places))
+    raise OptimizeError(f"{argument} names an unknown {what} {name!r}; {hint}the fit knows {known}")
 
 
 def _number(value: Any, argument: str, unit: str) -> float:
@@ -279,5 +281,5 @@ def _target(target: Mapping[str, float] | None, domains: Sequence[str]) -> np.nd
         if out[i] < 0:
             raise OptimizeError(f"target[{name!r}] must be 0 or more, got {out[i]:g}")
     if out.sum() <= 0:
-        raise OptimizeError("target gives no domain a positive weight: name at least one, such as target={'wiki': 1}")
+        raise OptimizeError(f"target gives no domain a positive weight: name one of {_listed(domains)}")
     return out / out.sum()

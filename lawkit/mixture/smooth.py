@@ -63,7 +63,7 @@ def minimise(
     free = problem.upper - problem.lower > RESOLUTION
     if free.sum() < 2:  # the sum leaves nothing to choose
         return SmoothSolution(h, derivatives(h)[0], 0)
-    # An upper limit that the sum and the lower limits imply anyway is left out: its slack would only blur others.
+    # An upper limit that the sum and the lower limits imply anyway is left out.
     spare = 1 - problem.lower.sum()
     capped = (problem.upper - problem.lower < spare - RESOLUTION)[free]
     below = (h - problem.lower)[free]
@@ -111,7 +111,7 @@ def minimise(
         value, gradient, hessian = new
         dual = min(1.0, _reach(z_below, dz_below), _reach(z_above, dz_above))
         z_below, z_above = z_below + dual * dz_below, z_above + dual * dz_above
-        # Keep the multipliers near mu / slack, as convergence from afar needs (Wachter and Biegler 2006, eq. 16).
+        # Multipliers stay near mu / slack, as convergence from afar needs (Wachter and Biegler 2006, eq. 16).
         z_below = np.clip(z_below, mu / below * 1e-8, mu / below * 1e8)
         z_above = np.clip(z_above, mu / above * 1e-8, mu / above * 1e8)
     return SmoothSolution(h, value, count)
@@ -130,7 +130,7 @@ def multi_start(
     corners = np.eye(K)[: 2 * starts]
     random = rng.dirichlet(np.ones(K), size=starts)
     points = [problem.interior(), *(problem.interior(p) for p in (*corners, *random))]
-    found = [minimise(derivatives, problem, start=p, barrier=1e-4, max_iterations=max_iterations) for p in points]
+    found = [minimise(derivatives, problem, p, barrier=1e-4, max_iterations=max_iterations) for p in points]
     return sorted(found, key=lambda s: s.objective)
 
 

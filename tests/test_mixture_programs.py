@@ -1,0 +1,335 @@
+"""Parts of the mixture optimiser: conic programs against cvxpy, bounds that hold, interior point."""
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lawkit.errors import OptimizeError
+from lawkit.mixture import additive, exponential, transfer
+from lawkit.mixture._capacity_search import solve as solve_capacity
+from lawkit.mixture._cones import ConeProgram, SolverError
+from lawkit.mixture._form import Scale
+from lawkit.mixture.capacity import ABOVE, UNDECIDED, CapacityForm, secant
+from lawkit.mixture.certificate import frank_wolfe_gap, linear_minimum
+from lawkit.mixture.problem import MixtureProblem
+from lawkit.mixture.smooth import minimise, multi_start
+
+K, E = 5, 3
+SOURCES = tuple(f"s{i}" for i in range(K))
+DOMAINS = tuple(f"d{i}" for i in range(E))
+BOUNDS = {"s0": (0.1, 0.4), "s3": (0.0, 0.25)}
+SCALE = Scale(n_params=3e9, n_tokens=1e11, n_ref=1e9, d_ref=2e10)
+
+
+def problem(bounds=None, sources=SOURCES, domains=DOMAINS):
+    return MixtureProblem.build(sources, domains, bounds=bounds)
+
+
+def cvxpy_minimum(loss, limits):
+    """Minimum of loss(h), stated in cvxpy, under the limits."""
+    h = cp.Variable(K)
+    rows = [cp.sum(h) == 1, h >= limits.lower, h <= limits.upper]
+    stated = cp.Problem(cp.Minimize(loss(h)), rows)
+    stated.solve(solver=cp.CLARABEL)
+    return stated.value
+
+
+# ---- conic programs -----------------------------------------------------------------------------------
+
+
+def test_transfer_program_is_the_law_as_cvxpy_states_it():
+    rng = np.random.default_rng(0)
+    parameters = [
+        {
+            "alpha": 0.4, "beta": 0.5, "gamma": 0.7, "delta": 0.6, "g": g, "q0": 0.5, "k0": 0.4, "r0": 3.0,
+            **{w: np.exp(rng.normal(0, 1, K)) for w in "qkr"},
+        }
+        for g in (0.5, 0.7, 0.9)
+    ]  # fmt: skip
+
+    def log_lent(p, name, h, log, power):
+        return log(p[name] @ power(h, p["g"]) + p[name + "0"] * 0.01 ** p["g"]) / p["g"]
+
+    def loss(h, log, power, exp, log_sum_exp):
+        total = 0
+        for p in parameters:
+            short = [
+                -p["alpha"] * (np.log(3) + log_lent(p, "q", h, log, power)),
+                -p["beta"] * (np.log(5) + log_lent(p, "k", h, log, power)),
+            ]
+            total += exp(p["gamma"] * log_sum_exp(short)) + exp(-p["delta"] * log_lent(p, "r", h, log, power))
+        return total / E
+
+    limits = problem(BOUNDS)
+    def power(x, g):
+        return cp.power(x, g, approx=False)
+
+    def log_sum_exp(x):
+        return cp.log_sum_exp(cp.hstack(x))
+
+    stated = cvxpy_minimum(lambda h: loss(h, cp.log, power, cp.exp, log_sum_exp), limits)
+    h = transfer.solve(parameters, SCALE, limits)
+    ours = loss(h, np.log, np.power, np.exp, np.logaddexp.reduce)
+    assert ours == pytest.approx(stated, abs=1e-7)
+    assert h.sum() == pytest.approx(1, abs=1e-8)
+    np.testing.assert_allclose(h, np.clip(h, limits.lower, limits.upper), atol=1e-8)
+
+
+def test_exponential_program_is_the_law_as_cvxpy_states_it():
+    rng = np.random.default_rng(1)
+    scaled = [
+        {"E": 1.5, "A": 300.0, "B": 800.0, "alpha": 0.3, "beta": 0.3}
+        | {f"t_{x}": rng.normal(0, 1, K) for x in "EAB"}
+        for _ in DOMAINS
+    ]
+    sizes = {"E": 1.0, "A": 3e9**-0.3, "B": 1e11**-0.3}
+
+    def loss(h, exp):
+        return sum(p[x] * f * exp(p[f"t_{x}"] @ h) for p in scaled for x, f in sizes.items())
+
+    h = exponential.solve(scaled, SCALE, problem(BOUNDS))
+    stated = cvxpy_minimum(lambda h: loss(h, cp.exp), problem(BOUNDS))
+    assert loss(h, np.exp) == pytest.approx(stated, abs=1e-7)
+    plain = [{"c": 2.0, "k": 0.5, "t": rng.normal(0, 3, K)} for _ in DOMAINS]
+    h = exponential.solve(plain, SCALE, problem(BOUNDS))
+    stated = cvxpy_minimum(lambda h: sum(p["k"] * cp.exp(p["t"] @ h) for p in plain), problem(BOUNDS))
+    assert sum(p["k"] * np.exp(p["t"] @ h) for p in plain) == pytest.approx(stated, abs=1e-7)
+
+
+def test_additive_program_is_the_law_as_cvxpy_states_it():
+    rng = np.random.default_rng(2)
+    parameters = [{"C": np.exp(rng.normal(0, 1, K)), "gamma": rng.uniform(0.2, 0.9, K)} for _ in DOMAINS]
+
+    def stated(h):
+        return sum(
+            cp.inv_pos(sum(p["C"][j] * cp.power(h[j], float(p["gamma"][j]), approx=False) for j in range(K)))
+            for p in parameters
+        )
+
+    h = additive.solve(parameters, SCALE, problem(BOUNDS))
+    ours = sum(1 / (p["C"] @ h ** p["gamma"]) for p in parameters)
+    assert ours == pytest.approx(cvxpy_minimum(stated, problem(BOUNDS)), abs=1e-6)
+
+
+def test_an_empty_program_is_called_infeasible():
+    program = ConeProgram()
+    x = program.variable(2)
+    program.nonnegative(x - 1.0)
+    program.equal_zero(x.sum() - 1.0)
+    with pytest.raises(SolverError) as caught:
+        program.minimise(x.sum())
+    assert caught.value.infeasible
+
+
+# ---- the capacity law ---------------------------------------------------------------------------------
+
+
+def capacity_case(seed, n_params, sources=SOURCES, noise=True):
+    rng = np.random.default_rng(seed)
+    n = len(sources)
+    b = rng.uniform(0.2, 1.5, n)
+    out = {"b": b, "c": rng.uniform(0.5, 2, n) * 100**b, "E": rng.uniform(1, 2, n), "H": 8.0}
+    if noise:
+        out |= {"A": rng.uniform(0.5, 2, n), "a": rng.uniform(0.2, 1, n)}
+    return out, Scale(n_params=n_params, n_tokens=30.0)
+
+
+def slow_loss(parameters, scale, h):
+    """The law's mean loss by bisection, from its definition."""
+    b, c, H = parameters["b"], parameters["c"], parameters["H"]
+    low, high = -60.0, 60.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        x = np.maximum(H, (h * b * c / np.exp(middle)) ** (1 / (b + 1)))
+        low, high = (middle, high) if x.sum() > scale.n_params + (len(b) - 1) * H else (low, middle)
+    noise = parameters.get("A", 0.0) * (scale.n_tokens * h) ** -parameters.get("a", 1.0)
+    return float(np.mean(c * x**-b + noise + parameters["E"]))
+
+
+def derivatives(parameters, scale):
+    """The same with derivatives, by the form's own inner solution and finite differences of its gradient."""
+    own = problem(sources=SOURCES, domains=SOURCES).raised(1e-4)
+    form = CapacityForm(parameters, scale, own)
+
+    def gradient(h):
+        p = form.point(h)
+        inside = p.u > form.log_floor + 1e-12
+        share = np.where(inside, 1 / (form.b + 1), 0.0)
+        weight = share * np.exp(p.u)
+        slope = -form.gain * form.b * np.exp(-form.b * p.u) * share
+        by_log = slope - slope.sum() * weight / weight.sum()
+        return (by_log - form.noise * form.a * np.exp(-form.a * p.s)) / h
+
+    def evaluate(h):
+        steps = [1e-5 * h[j] * np.eye(K)[j] for j in range(K)]
+        hessian = np.column_stack([(gradient(h + s) - gradient(h - s)) / (2 * s.sum()) for s in steps])
+        return form.objective(form.point(h)), gradient(h), (hessian + hessian.T) / 2
+
+    return evaluate
+
+
+@pytest.mark.parametrize("noise", [True, False])
+@pytest.mark.parametrize("n_params", [20.0, 60.0, 400.0])
+def test_capacity_optimum_is_proven_where_floors_bind_and_where_not(n_params, noise):
+    parameters, scale = capacity_case(3, n_params, noise=noise)
+    limits = problem(sources=SOURCES, domains=SOURCES).raised(1e-4)
+    found = solve_capacity(parameters, scale, limits, derivatives(parameters, scale))
+    value = slow_loss(parameters, scale, found.h)
+    assert value - found.lower_bound < 1e-6
+    others = np.random.default_rng(0).dirichlet(np.ones(K), size=500) * (1 - K * 1e-4) + 1e-4
+    assert min(slow_loss(parameters, scale, h) for h in others) >= found.lower_bound
+
+
+def test_capacity_floors_bind_in_the_small_case():
+    parameters, scale = capacity_case(3, 20.0)
+    limits = problem(sources=SOURCES, domains=SOURCES).raised(1e-4)
+    form = CapacityForm(parameters, scale, limits)
+    uneven = np.array([0.9, 0.07, 0.01, 0.01, 0.01])
+    assert (form.point(uneven).u <= form.log_floor).any()
+    slow = slow_loss(parameters, scale, uneven)
+    assert form.objective(form.point(uneven)) == pytest.approx(slow, rel=1e-12)
+
+
+@pytest.mark.parametrize("n_params", [20.0, 60.0, 400.0])
+def test_capacity_bounds_hold_at_any_point_and_boxes_keep_the_best(n_params):
+    parameters, scale = capacity_case(1, n_params)
+    limits = problem({"s1": (0, 0.2), "s4": (0.1, 1)}, SOURCES, SOURCES).raised(1e-4)
+    form = CapacityForm(parameters, scale, limits)
+    rng = np.random.default_rng(0)
+    draws = rng.dirichlet(np.ones(K), 300)
+    points = [form.point(h) for h in draws if np.all((h >= limits.lower) & (h <= limits.upper))]
+    branch = form.whole(np.full(K, UNDECIDED))
+    best = min(points, key=form.objective)
+    for p in points[:20]:
+        bound, box = form.bound(p, branch, form.objective(best))
+        assert bound <= form.objective(best) + 1e-12
+        for x, low, high in ((best.u, box.u_low, box.u_high), (best.s, box.s_low, box.s_high)):
+            assert np.all(x >= low - 1e-9)
+            assert np.all(x <= high + 1e-9)
+    above = [p for p in points if (p.u > form.log_floor).all()]
+    lowest = min((form.objective(p) for p in above), default=np.inf)
+    bound, _ = form.bound(form.relaxed(form.whole(np.full(K, ABOVE))), form.whole(np.full(K, ABOVE)))
+    assert bound <= lowest
+    for i, floor in enumerate(form.floor_bounds()):
+        at_floor = [form.objective(p) for p in points if p.u[i] <= form.log_floor]
+        assert floor <= min(at_floor, default=np.inf)
+
+
+def test_capacity_bound_with_a_tight_cap_is_honest():
+    """Where a cap keeps the relaxation from being exact, the bound is below the best mixture, never above."""
+    parameters, scale = capacity_case(5, 400.0, noise=False)
+    limits = problem({"s0": (0, 0.05)}, SOURCES, SOURCES).raised(1e-4)
+    evaluate = derivatives(parameters, scale)
+    found = solve_capacity(parameters, scale, limits, evaluate)
+    best = multi_start(evaluate, limits, starts=6)[0].objective
+    assert found.lower_bound <= best + 1e-9
+    assert slow_loss(parameters, scale, found.h) <= best + 1e-6
+
+
+def test_secant_is_above_the_exponential():
+    low, high = np.array([-3.0, -1.0, 0.5]), np.array([-1.0, 0.0, 0.5])
+    slope, intercept = secant(low, high)
+    for t in np.linspace(0, 1, 11):
+        x = low + t * (high - low)
+        assert np.all(slope * x + intercept >= np.exp(x) - 1e-12)
+
+
+# ---- certificate --------------------------------------------------------------------------------------
+
+
+def quadratic(center):
+    return lambda h: (float(0.5 * (h - center) @ (h - center)), h - center, np.eye(len(center)))
+
+
+def test_a_wrong_mixture_has_a_gap_at_least_as_large_as_its_excess():
+    evaluate, limits = quadratic(np.array([0.9, 0.4, -0.1, 0.2, 0.1])), problem(BOUNDS)
+    best = minimise(evaluate, limits)
+    assert frank_wolfe_gap(evaluate(best.h)[1], best.h, limits) < 1e-11
+    wrong = limits.interior()
+    gap = frank_wolfe_gap(evaluate(wrong)[1], wrong, limits)
+    assert gap >= evaluate(wrong)[0] - best.objective
+    assert gap > 0.05
+
+
+def test_infinite_slope_has_an_infinite_gap_unless_the_weight_is_fixed():
+    slope, h = np.array([-np.inf, 1.0, 1.0, 1.0, 1.0]), np.array([0, 0.25, 0.25, 0.25, 0.25])
+    assert frank_wolfe_gap(slope, h, problem()) == np.inf
+    assert frank_wolfe_gap(slope, h, problem({"s0": (0, 0)})) < 1e-12
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_linear_bound_is_below_every_feasible_point(seed):
+    rng = np.random.default_rng(seed)
+    cost = rng.normal(size=4) * 10 ** rng.uniform(-3, 6)
+    rows = rng.normal(size=(2, 4))
+    points = rng.uniform(0, 1, size=(200, 4))
+    limits = rows @ points[0]
+    bound, reduced = linear_minimum(cost, np.zeros(4), np.ones(4), at_most=rows, at_most_to=limits)
+    feasible = points[(points @ rows.T <= limits).all(axis=1)]
+    cheaper = np.where(reduced > 0, 0.0, 1.0)
+    assert np.all(feasible @ cost >= bound + (feasible - cheaper) @ reduced - 1e-6 * np.abs(cost).max())
+    assert np.min(feasible @ cost, initial=cost @ points[0]) >= bound - 1e-9 * np.abs(cost).max()
+
+
+def test_linear_bound_of_an_empty_set_is_infinite():
+    assert linear_minimum(np.ones(2), np.zeros(2), np.ones(2), np.ones((1, 2)), np.array([3.0]))[0] == np.inf
+
+
+# ---- interior point -----------------------------------------------------------------------------------
+
+
+def test_interior_point_finds_the_projection_onto_the_simplex():
+    center = np.array([0.9, 0.4, -0.1, 0.2, 0.1])
+    h = minimise(quadratic(center), problem()).h
+    np.testing.assert_allclose(h, np.maximum(0, center - 1 / 6), atol=1e-9)  # its closed form
+
+
+def test_interior_point_copes_with_slopes_that_span_many_orders():
+    w = np.array([1.0, 1e-3, 1e-5, 1.0, 1e-2])
+
+    def evaluate(h):  # -sum w h^.3: the optimum is h proportional to w^(1/.7)
+        return float(-w @ h**0.3), -0.3 * w * h**-0.7, np.diag(0.21 * w * h**-1.7)
+
+    exact = w ** (1 / 0.7) / (w ** (1 / 0.7)).sum()
+    np.testing.assert_allclose(minimise(evaluate, problem()).h, exact, rtol=1e-4)
+    assert exact.min() < 1e-7
+
+
+def test_interior_point_leaves_a_saddle():
+    def evaluate(h):  # concave: a minimum at every corner, the lowest at s2
+        tilt = np.array([0.0, 0.1, -0.2, 0.1, 0.0])
+        return float(-h @ h + tilt @ h), -2 * h + tilt, -2 * np.eye(K)
+
+    found = multi_start(evaluate, problem(), starts=4)
+    np.testing.assert_allclose(found[0].h, np.eye(K)[2], atol=1e-6)
+
+
+# ---- the feasible set ---------------------------------------------------------------------------------
+
+LIMIT = st.floats(0, 1)
+
+
+@given(st.lists(st.tuples(LIMIT, LIMIT), min_size=K, max_size=K))
+@settings(max_examples=200, deadline=None)
+def test_any_limits_are_either_refused_or_hold(pairs):
+    bounds = {s: (min(p), max(p)) for s, p in zip(SOURCES, pairs, strict=True)}
+    low, high = sum(b[0] for b in bounds.values()), sum(b[1] for b in bounds.values())
+    try:
+        limits = problem(bounds)
+    except OptimizeError:
+        assert low > 1 or high < 1
+        return
+    assert low <= 1 + 1e-9
+    assert high >= 1 - 1e-9
+    for toward in (None, *np.eye(K)):
+        h = limits.interior(toward)
+        assert abs(h.sum() - 1) < 1e-9
+        assert np.all(h >= limits.lower - 1e-9)
+        assert np.all(h <= limits.upper + 1e-9)
+        snapped = limits.snap(h, 1e-3)
+        assert abs(snapped.sum() - 1) < 1e-9
+        assert np.all(snapped >= limits.lower - 1e-9)
+        assert np.all(snapped <= limits.upper + 1e-9)
