@@ -33,7 +33,8 @@ VALUES: dict[str, dict[str, object]] = {
     },
     "bimix": {"B": 900.0, "C": 1.8, "alpha": 0.08, "beta": 0.3},
     "dcpt": {
-        "E": 1.1, "A": 300.0, "B": 700.0, "C": 0.4, "alpha": 0.33, "beta": 0.3, "gamma": 0.5, "eta": 0.6, "epsilon": 0.02,
+        "E": 1.1, "A": 300.0, "B": 700.0, "C": 0.4,
+        "alpha": 0.33, "beta": 0.3, "gamma": 0.5, "eta": 0.6, "epsilon": 0.02,
     },
     "linear": {"w": [2.1, 4.0, 3.2]},
 }  # fmt: skip
@@ -97,7 +98,7 @@ def test_law_is_recovered_from_its_own_runs(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["additive", "exponential-scale"])
 def test_scale_laws_fit_runs_of_one_scale(name: str) -> None:
-    """Without n_params and n_tokens the terms of scale are constants: the fit is as good as the mixture's part."""
+    """Without n_params and n_tokens the terms of scale are constants."""
     n, d, h = rows(np.random.default_rng(3), 120)
     losses = as_written(name, np.full_like(n, N_REF), np.full_like(d, D_REF), h)[:, None]
     runs = Runs(sources=SOURCES, domains=("web",), n_params=None, n_tokens=None, weights=h, losses=losses)
@@ -120,7 +121,14 @@ def test_joint_without_mixture_in_the_scale_terms_is_additive() -> None:
     n, d, h = rows(np.random.default_rng(5), 10)
     x = Inputs(n_params=n, n_tokens=d, weights=h, own=np.array([[0]]), n_ref=N_REF, d_ref=D_REF)
     joint, additive = lawkit.laws.get("joint"), lawkit.laws.get("additive")
-    flat = {**VALUES["joint"], "C_A": [0.6] * K, "gamma_A": 1.0, "C_B": [0.5] * K, "gamma_B": 1.0, "beta": 0.32}
+    flat = {
+        **VALUES["joint"],
+        "C_A": [0.6] * K,
+        "gamma_A": 1.0,
+        "C_B": [0.5] * K,
+        "gamma_B": 1.0,
+        "beta": 0.32,
+    }
     same = {**VALUES["additive"], "A": 0.6 * N_REF**0.33, "B": 0.5 * D_REF**0.32}
     np.testing.assert_allclose(
         joint.function.value(joint.unconstrained(flat, N_REF, D_REF)[None], x),
@@ -141,7 +149,9 @@ def test_linear_is_least_squares_even_where_it_predicts_losses_below_zero() -> N
     rng = np.random.default_rng(6)
     h = rng.dirichlet(np.full(K, 0.3), 60)
     losses = 0.05 + 5.0 * h[:, 0] ** 4 + 0.01 * rng.random(60)
-    runs = Runs(sources=SOURCES, domains=("web",), n_params=None, n_tokens=None, weights=h, losses=losses[:, None])
+    runs = Runs(
+        sources=SOURCES, domains=("web",), n_params=None, n_tokens=None, weights=h, losses=losses[:, None]
+    )
     fit = lawkit.fit(runs, law="linear", holdout="none")
     expected = np.linalg.lstsq(h, losses, rcond=None)[0]
     np.testing.assert_allclose(fit.parameters["web"]["w"], expected, atol=1e-8)

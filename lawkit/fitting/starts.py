@@ -1,4 +1,4 @@
-"""Starting points: draws or a grid over what is searched, with what enters linearly solved for (variable projection)."""
+"""Starting points: draws or a grid over what is searched, what enters linearly solved for (variable projection)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from lawkit.laws._law import Law, PriorContext
 _DRAWS, _GRID = 16, 16
 
 
-def starting_points(problem: LeastSquares, law: Law, context: PriorContext, count: int, seed: int) -> np.ndarray:
+def starting_points(
+    problem: LeastSquares, law: Law, context: PriorContext, count: int, seed: int
+) -> np.ndarray:
     """(G, count, P) starts: each the best of its own random share of the candidates.
 
     So a start is good, and the starts still differ, which makes the fraction of them that end at the same
@@ -105,7 +107,8 @@ def _solve_linear_own(problem: LeastSquares, law: Law, z: np.ndarray, group: int
     bad = ~(np.isfinite(gram).all((1, 2)) & np.isfinite(moment).all(1))
     gram[bad], moment[bad] = np.eye(len(columns)), 0.0
     size = np.sqrt(np.einsum("cll->cl", gram)) + 1e-300
-    solution = _nonnegative(gram / size[:, :, None] / size[:, None, :], moment / size, np.ones(len(columns), bool)) / size
+    positive = np.ones(len(columns), bool)
+    solution = _nonnegative(gram / size[:, :, None] / size[:, None, :], moment / size, positive) / size
     solution = np.maximum(solution, 1e-3 * solution.max(1, keepdims=True) + 1e-300)
     z[:, columns.T] = np.log(solution).reshape(len(z), len(own), len(columns))
     return z

@@ -1,11 +1,24 @@
-"""The additive and the joint law: Chinchilla's law with an asymptote, or with all terms, shaped by the mixture."""
+"""The additive and the joint law: the mixture shapes Chinchilla's asymptote, or all of its terms."""
 
 from __future__ import annotations
 
-from lawkit.laws._law import D, D_ref, Law, N, N_ref, Objective, Parameter, h, j, over_sources, scalars, vectors
+from lawkit.laws._law import (
+    D,
+    D_ref,
+    Law,
+    N,
+    N_ref,
+    Objective,
+    Parameter,
+    h,
+    j,
+    over_sources,
+    scalars,
+    vectors,
+)
 
 E, A, B, alpha, beta = scalars("E A B alpha beta")
-gamma_A, gamma_B = scalars("gamma_A gamma_B", real=True)
+gamma_model, gamma_data = scalars("gamma_A gamma_B", real=True)
 C, gamma, C_A, C_B = vectors("C gamma C_A C_B")
 
 _EXPONENT_START = (0.1, 0.8)
@@ -21,8 +34,8 @@ _asymptote = E + 1 / over_sources(C[j] * h[j] ** gamma[j])
 class Additive(Law):
     """E + 1 / sum_j C_j h_j^gamma_j + A/N^alpha + B/D^beta; 2K + 5 parameters a domain.
 
-    The best mixture does not depend on the scale. Convex in the weights as 0 < gamma_j < 1 here, which the paper
-    leaves open.
+    The best mixture does not depend on the scale. Convex in the weights as 0 < gamma_j < 1 here, which the
+    paper leaves open.
 
     References
     ----------
@@ -49,8 +62,8 @@ class Joint(Law):
     """E + 1 / sum_j C_j h_j^gamma_j + A(h)/N^alpha + B(h)/D^beta; 4K + 5 parameters a domain.
 
     A(h) = (sum_j C_A_j h_j)^gamma_A and B(h) likewise, with gamma_A and gamma_B of any sign, so the best
-    mixture moves with the scale; not convex in the weights in general. N and D are divided by their geometric means over
-    the runs fitted, which makes A(h) and B(h) nats per token there.
+    mixture moves with the scale; not convex in the weights in general. N and D are divided by their geometric
+    means over the runs fitted, which makes A(h) and B(h) nats per token there.
 
     References
     ----------
@@ -71,8 +84,8 @@ class Joint(Law):
     )
     loss = (
         _asymptote
-        + over_sources(C_A[j] * h[j]) ** gamma_A * (N / N_ref) ** -alpha
-        + over_sources(C_B[j] * h[j]) ** gamma_B * (D / D_ref) ** -beta
+        + over_sources(C_A[j] * h[j]) ** gamma_model * (N / N_ref) ** -alpha
+        + over_sources(C_B[j] * h[j]) ** gamma_data * (D / D_ref) ** -beta
     )
     objective = Objective(kind="relative")
 

@@ -8,8 +8,8 @@ B, C, alpha, beta = scalars("B C alpha beta")
 class BiMix(Law):
     """(B/D^beta + C) / h_i^alpha, with h_i the weight of the domain's own source; 4 parameters a domain.
 
-    The paper writes a fifth, a factor A on the whole, which its B and C absorb. Other sources play no part, and a
-    domain must be one of the sources. Weights under .0001 are read as .0001: the law is infinite at zero.
+    The paper writes a fifth, a factor A on the whole, which its B and C absorb. Other sources play no part,
+    and a domain must be one of the sources. Weights under .0001 are read as .0001: the law is infinite at zero.
     Convex in the weights above that.
 
     References

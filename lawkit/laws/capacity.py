@@ -5,8 +5,8 @@ The model divides its capacity over the K sources as is best for its training lo
     x = argmin sum_j h_j c_j x_j^-b_j   subject to   sum_j x_j = N + (K - 1) H,   x_j >= H,
 
 so x_j = max(H, (h_j b_j c_j / lambda)^(1 / (b_j + 1))) with lambda, the worth of one more parameter, set by
-the sum. A domain's loss then is L_i = c_i x_i^-b_i + A_i (D h_i)^-a_i + E_i. All domains share one lambda, hence
-one fit; every source has to be an evaluation domain.
+the sum. A domain's loss then is L_i = c_i x_i^-b_i + A_i (D h_i)^-a_i + E_i. All domains share one lambda,
+hence one fit; every source has to be an evaluation domain.
 
 The unknown solved for is s = log(lambda N): the sum falls in it and is convex on a logarithmic scale,
 so Newton's method does not miss. Derivatives are those of the implicit function theorem, exact wherever no
@@ -46,7 +46,8 @@ def _log_share(i: sp.Expr) -> sp.Expr:
     return sp.Max(sp.log(H / N), free)
 
 
-_worth = sp.log(h[j]) + sp.log(b[j]) + sp.log(c[j]) - b[j] * sp.log(N)  # s at which source j alone would have x_j = N
+# The s at which source j alone would have x_j = N.
+_worth = sp.log(h[j]) + sp.log(b[j]) + sp.log(c[j]) - b[j] * sp.log(N)
 _SHARES = Implicit(
     symbol=s,
     equation=sp.log(over_sources(sp.exp(_log_share(j)))) - sp.log(1 + (K - 1) * H / N),
@@ -58,7 +59,9 @@ _capacity = c[own] * sp.exp(-b[own] * (_log_share(own) + sp.log(N)))
 _PARAMETERS = (
     Parameter(name="b", per_source=True, start=(0.05, 1.5)),
     # Fitted as the term's size at x = N_ref.
-    Parameter(name="c", unit="nats/token x params^b", per_source=True, start=(0.02, 2.0), reference=N_ref ** b[j]),
+    Parameter(
+        name="c", unit="nats/token x params^b", per_source=True, start=(0.02, 2.0), reference=N_ref ** b[j]
+    ),
 )
 _ASYMPTOTE = Parameter(name="E", unit="nats/token", per_source=True, start=(0.3, 2.0))
 _FLOOR = Parameter(name="H", unit="params", start=(0.02, 0.3), reference=N_ref)
@@ -81,7 +84,9 @@ class Capacity(Law):
     parameters = (
         *_PARAMETERS,
         # Fitted as the term's size at D_ref and weight 1.
-        Parameter(name="A", unit="nats/token x tokens^a", per_source=True, start=(0.1, 1.0), reference=D_ref ** a[j]),
+        Parameter(
+            name="A", unit="nats/token x tokens^a", per_source=True, start=(0.1, 1.0), reference=D_ref ** a[j]
+        ),
         Parameter(name="a", per_source=True, start=(0.05, 0.6)),
         _ASYMPTOTE,
         _FLOOR,
@@ -96,7 +101,7 @@ class Capacity(Law):
 
 
 class CapacityPlain(Law):
-    """c_i x_i^-b_i + E_i: the capacity law where data does not bind; 3K + 1 parameters for all domains together.
+    """c_i x_i^-b_i + E_i, where data does not bind; 3K + 1 parameters for all domains together.
 
     References
     ----------

@@ -22,7 +22,7 @@ from lawkit.laws._law import (
 c, k = scalars("c k")
 (t,) = vectors("t", real=True)
 E, A, B, alpha, beta = scalars("E A B alpha beta")
-t_E, t_A, t_B = vectors("t_E t_A t_B", real=True)
+tilt_e, tilt_a, tilt_b = vectors("t_E t_A t_B", real=True)
 
 _VECTOR_START = (-1.0, 1.0)
 
@@ -35,8 +35,8 @@ class Exponential(Law):
 
     References
     ----------
-    Ye et al. 2024, arXiv:2403.16952, the law for several domains. It says nothing of n_params and n_tokens; the paper
-    reaches larger runs by fitting power laws to each mixture's own training curve and model sizes first,
+    Ye et al. 2024, arXiv:2403.16952, the law for several domains. It says nothing of n_params and n_tokens; the
+    paper reaches larger runs by first fitting power laws to each mixture's own training curve and model sizes,
     which is a procedure, not a formula: see `ExponentialScale` for one.
     """
 
@@ -58,8 +58,8 @@ class Exponential(Law):
 class ExponentialScale(Law):
     """E exp(t_E.h) + A/N^alpha exp(t_A.h) + B/D^beta exp(t_B.h); 3K + 5 parameters a domain.
 
-    Chinchilla's three terms, each scaled by an exponential of the mixture. At one scale it is a sum of three exponentials,
-    so it contains no constant: the asymptote depends on the mixture too.
+    Chinchilla's three terms, each scaled by an exponential of the mixture. At one scale it is a sum of three
+    exponentials; it has no constant, as the asymptote depends on the mixture too.
 
     References
     ----------
@@ -80,9 +80,9 @@ class ExponentialScale(Law):
         Parameter(name="t_B", support="real", per_source=True, start=_VECTOR_START),
     )
     loss = (
-        E * sp.exp(over_sources(t_E[j] * h[j]))
-        + A / N**alpha * sp.exp(over_sources(t_A[j] * h[j]))
-        + B / D**beta * sp.exp(over_sources(t_B[j] * h[j]))
+        E * sp.exp(over_sources(tilt_e[j] * h[j]))
+        + A / N**alpha * sp.exp(over_sources(tilt_a[j] * h[j]))
+        + B / D**beta * sp.exp(over_sources(tilt_b[j] * h[j]))
     )
     convex_in_weights = True
     form = "exponential"
