@@ -13,6 +13,8 @@ from lawkit.laws._law import Objective
 _CHUNK = 2e7
 #: Up to this many parameters the exact Hessian is cheaper than the iterations it saves.
 _NEWTON_UP_TO = 12
+#: Up to this many it is used to arrive, after so many iterations of Gauss-Newton.
+_FINISH_UP_TO, _APPROACH = 150, 25
 
 
 @dataclass(frozen=True)
@@ -149,15 +151,20 @@ def minimise(
     -------
     z (B, P), cost (B,)
     """
-    per_start = problem.target.losses[0].size * z.shape[1]
-    newton = problem.objective.kind == "huber" and z.shape[1] <= _NEWTON_UP_TO
+    width = z.shape[1]
+    newton = problem.objective.kind == "huber" and width <= _NEWTON_UP_TO
+    finish = problem.function.cheap_curvature and width <= _FINISH_UP_TO
     if tolerance is None:
-        tolerance = 1e-12 if newton else 1e-9
-    size = max(1, int(_CHUNK / (per_start * (z.shape[1] if newton else 1))))
-    parts = [
-        _minimise(problem, z[at : at + size], groups[at : at + size], max_iterations, tolerance, newton)
-        for at in range(0, len(z), size)
-    ]
+        tolerance = 1e-12 if newton or finish else 1e-9
+    per_start = problem.target.losses[0].size * width * (width if newton and not problem.function.cheap_curvature else 1)
+    size = max(1, int(_CHUNK / per_start))
+    parts = []
+    for at in range(0, len(z), size):
+        some, of = z[at : at + size], groups[at : at + size]
+        if finish and not newton:
+            # In the curved valleys of wide laws Gauss-Newton comes near fast and then creeps; Newton arrives.
+            some, _ = _minimise(problem, some, of, _APPROACH, 1e-6, False)
+        parts.append(_minimise(problem, some, of, max_iterations, tolerance, newton or finish))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 

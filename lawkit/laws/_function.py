@@ -299,10 +299,16 @@ class LawFunction:
             second = _eliminate(second, slope) + first[..., -1, None, None] * curve
             return value, first[..., :-1] + first[..., -1:] * slope, second
 
+    @property
+    def cheap_curvature(self) -> bool:
+        """Whether `curvature` does without second derivatives row by row."""
+        own = any(where == "own" for _, where in self._loss.elements.values())
+        return self._equation is None and (not self._loss.inner or not (own or self.law.coupled))
+
     def curvature(self, z: np.ndarray, x: Inputs, multipliers: np.ndarray) -> np.ndarray:
         """Second derivatives by the parameters, summed over rows and domains with `multipliers` (B, n, E): (B, P, P)."""
         with np.errstate(all="ignore"):
-            if self._equation is None and not self._loss.inner:
+            if self.cheap_curvature:
                 return _State(self, z, x, ("params",)).summed_second(self._loss, multipliers)
             second = self.hessian(z, x, ("params",))[2]
             return np.einsum("bne,bnepq->bpq", multipliers, second)
@@ -484,17 +490,25 @@ class _State:
         if names[0] != names[1]:
             out[b, :, e, columns[1], columns[0]] += moved
 
-    def _sum_first(self, code: _Code) -> np.ndarray:
-        """Derivatives (B, n, Y) of one sum from those of its summand."""
+    def _sum_parts(self, code: _Code) -> list[tuple[Any, np.ndarray]]:
+        """Derivatives of one sum as (columns, values): a slice with (B, n, K), or a column with (B, n, 1)."""
         shape = (*self.shape[:2], self.n_sources)
-        out = np.zeros((*self.shape[:2], self.width))
         by, gradient = code.gradient(self._wanted(code))
+        out = []
         for variable, part in zip(by, gradient(self._inner)[1:], strict=True):
             at = self._column(variable.name)
+            part = np.broadcast_to(part, shape)
             if isinstance(at, slice):
-                out[..., at] += part
+                out.append((at, part))
             else:
-                out[..., at] += np.broadcast_to(part, shape).sum(-1)
+                out.append((slice(at, at + 1), part.sum(-1, keepdims=True)))  # type: ignore[operator]
+        return out
+
+    def _sum_first(self, code: _Code) -> np.ndarray:
+        """Derivatives (B, n, Y) of one sum."""
+        out = np.zeros((*self.shape[:2], self.width))
+        for at, part in self._sum_parts(code):
+            out[..., at] += part
         return out
 
     def _sum_second(self, code: _Code) -> np.ndarray:
@@ -524,8 +538,10 @@ class _State:
         out = np.zeros((*self.shape, self.width))
         for variable, part in zip(by, parts, strict=True):
             if variable in by_sum:
-                part = np.broadcast_to(part, self.shape)
-                out += part[..., None] * self._sum_first(by_sum[variable])[:, :, None, :]
+                # Only the columns that the sum depends on: in wide laws they are few.
+                factor = np.broadcast_to(part, self.shape)[..., None]
+                for at, inner in self._sum_parts(by_sum[variable]):
+                    out[..., at] += factor * inner[:, :, None, :]
             else:
                 self._add_first(out, variable.name, part)
         return np.array(np.broadcast_to(value, self.shape)), out
@@ -556,25 +572,69 @@ class _State:
         return value, first, out
 
     def summed_second(self, node: _Node, multipliers: np.ndarray) -> np.ndarray:
-        """Second derivatives (B, Y, Y) of a node without sums, summed over (n, E) with `multipliers`.
+        """Second derivatives (B, Y, Y), summed over (n, E) with `multipliers`; one domain where there are sums.
 
         The (B, n, E, Y, Y) array of `second` is never built: most of its entries are zero or alike.
         """
+        self._sum_values(node)
         out = np.zeros((self.shape[0], self.width, self.width))
-        pairs, hessian = node.outer.hessian(self._wanted(node.outer))
+        wanted = self._wanted(node.outer, node.sum_symbols)
+        by, gradient = node.outer.gradient(wanted)
+        slopes = dict(zip([v.name for v in by], gradient(self._outer)[1:], strict=True))
+        sums = {}
+        for symbol, code in zip(node.sum_symbols, node.inner, strict=True):
+            sums[symbol.name] = self._sum_parts(code)
+            self._add_summed_curvature(out, code, (slopes[symbol.name] * multipliers)[..., 0])
+        pairs, hessian = node.outer.hessian(wanted)
         for (a, b), part in zip(pairs, hessian(self._outer) if pairs else [], strict=True):
-            at = [self._column(v.name) for v in (a, b)]
-            total = (part * multipliers).sum(1)  # (B, E)
-            if isinstance(at[0], int) and isinstance(at[1], int):
-                out[:, at[0], at[1]] = out[:, at[1], at[0]] = total.sum(1)
+            if a.name not in sums and b.name not in sums:
+                self._add_summed(out, a.name, b.name, (part * multipliers).sum(1))
                 continue
-            # An element of a vector, taken at a domain's own source: its column differs by domain.
-            index = [np.broadcast_to(np.asarray(c), total.shape) for c in at]
-            batch = np.broadcast_to(np.arange(len(total))[:, None], total.shape)
-            np.add.at(out, (batch, index[0], index[1]), total)
-            if a != b:
-                np.add.at(out, (batch, index[1], index[0]), total)
+            weight = (part * multipliers)[..., 0, None]
+            for at, left in self._parts(a.name, sums):
+                for to, right in self._parts(b.name, sums):
+                    block = np.swapaxes(np.broadcast_to(left * weight, (*weight.shape[:2], left.shape[2])), 1, 2) @ right
+                    out[:, at, to] += block
+                    if a != b:
+                        out[:, to, at] += np.swapaxes(block, 1, 2)
         return out
+
+    def _parts(self, name: str, sums: dict[str, list[tuple[Any, np.ndarray]]]) -> list[tuple[Any, np.ndarray]]:
+        """Derivatives of an outside variable as in `_sum_parts`: its sum's, or 1 in its own column."""
+        if name in sums:
+            return sums[name]
+        at = self._column(name)
+        assert isinstance(at, int)
+        return [(slice(at, at + 1), np.ones((*self.shape[:2], 1)))]
+
+    def _add_summed(self, out: np.ndarray, a: str, b: str, total: np.ndarray) -> None:
+        """Adds second derivatives (B, E) by two outside variables."""
+        at = [self._column(name) for name in (a, b)]
+        if isinstance(at[0], int) and isinstance(at[1], int):
+            out[:, at[0], at[1]] += total.sum(1)
+            if a != b:
+                out[:, at[1], at[0]] += total.sum(1)
+            return
+        # An element of a vector, taken at a domain's own source: its column differs by domain.
+        index = [np.broadcast_to(np.asarray(c), total.shape) for c in at]
+        batch = np.broadcast_to(np.arange(len(total))[:, None], total.shape)
+        np.add.at(out, (batch, index[0], index[1]), total)
+        if a != b:
+            np.add.at(out, (batch, index[1], index[0]), total)
+
+    def _add_summed_curvature(self, out: np.ndarray, code: _Code, weight: np.ndarray) -> None:
+        """Adds the second derivatives of one sum, summed over rows with `weight` (B, n)."""
+        shape = (*self.shape[:2], self.n_sources)
+        pairs, hessian = code.hessian(self._wanted(code))
+        for (a, b), part in zip(pairs, hessian(self._inner) if pairs else [], strict=True):
+            total = (np.broadcast_to(part, shape) * weight[..., None]).sum(1)  # (B, K)
+            at = [self._column(v.name) for v in (a, b)]
+            index = [np.arange(c.start, c.stop) if isinstance(c, slice) else c for c in at]
+            if not any(isinstance(c, slice) for c in at):
+                total = total.sum(1)
+            out[:, index[0], index[1]] += total
+            if a != b:
+                out[:, index[1], index[0]] += total
 
     def _direction(self, name: str, sums: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """Derivative (B, n or 1, E, Y) of one outside variable by all variables."""
