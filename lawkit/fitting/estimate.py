@@ -280,7 +280,9 @@ def estimate(
         bad = [domains[i] for i in np.flatnonzero(~np.isfinite(cost[each, best]))]
         raise FitError(f"law {law.name!r} gave no finite loss from any of {count} starts for {', '.join(bad)}: choose another law")
     z, low = z[each, best], cost[each, best]
-    agree = (cost <= low[:, None] * (1 + SAME_OPTIMUM) + 1e-300).mean(1)
+    # Below residuals of 1e-8 costs are rounding: losses without noise come from formulas, not from training.
+    rounding = problem.cost_of(1e-8)[:, None]
+    agree = (cost <= low[:, None] * (1 + SAME_OPTIMUM) + rounding).mean(1)
     _, _, hessian = problem.expansion(z, each, False)
     noise, covariance = posterior(problem, z)
     return Estimate(

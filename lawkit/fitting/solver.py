@@ -67,6 +67,11 @@ class LeastSquares:
             r = residuals(predicted, self.target.losses[groups], self.objective.kind)
             return self._total(r, z, groups)
 
+    def cost_of(self, residual: float) -> np.ndarray:
+        """(G,) costs if every residual were this small one, priors aside."""
+        half = 0.5 if self.objective.kind == "huber" else 1.0
+        return half * self._scale * residual**2 * self.target.cell_weights.sum((1, 2))
+
     def _total(self, r: np.ndarray, z: np.ndarray, groups: np.ndarray) -> np.ndarray:
         w = self.target.cell_weights[groups]
         r = np.where(w > 0, r, 0.0)

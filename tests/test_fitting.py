@@ -1,0 +1,467 @@
+"""lawkit.fit: known parameters come back, doubts are voiced, and bad tables are one clear message."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lawkit
+from lawkit import laws
+from lawkit.errors import FitError, LawError, LawkitError
+from lawkit.fitting.diagnostics import exponents
+from lawkit.fitting.estimate import fitted_cells, posterior, prepare
+from lawkit.fitting.holdout import split
+from lawkit.runs import Runs
+
+TRUTH = {"E": 1.7, "A": 420.0, "B": 1900.0, "alpha": 0.34, "beta": 0.36}
+
+
+def grid(sizes: int = 5, budgets: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    n, d = np.meshgrid(np.geomspace(5e7, 3e9, sizes), np.geomspace(1e9, 1e11, budgets), indexing="ij")
+    return n.ravel(), d.ravel()
+
+
+def chinchilla(n: np.ndarray, d: np.ndarray) -> np.ndarray:
+    t = TRUTH
+    return t["E"] + t["A"] / n ** t["alpha"] + t["B"] / d ** t["beta"]
+
+
+def scale_runs(noise: float = 0.0, seed: int = 0, **grid_of: int) -> Runs:
+    n, d = grid(**grid_of)
+    loss = chinchilla(n, d) * np.exp(noise * np.random.default_rng(seed).normal(size=len(n)))
+    return Runs(
+        sources=(), domains=("web",), n_params=n, n_tokens=d, weights=np.zeros((len(n), 0)), losses=loss[:, None]
+    )
+
+
+def mixture_runs(n: int = 60, seed: int = 0) -> Runs:
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.ones(3), n)
+    losses = np.column_stack([2.0 + np.exp(-1.0 - weights @ t) for t in ([1.5, 0.2, -0.4], [0.1, 2.0, 0.3])])
+    return Runs(
+        sources=("a", "b", "c"),
+        domains=("a", "web"),
+        n_params=None,
+        n_tokens=None,
+        weights=weights,
+        losses=losses * np.exp(rng.normal(0, 1e-3, losses.shape)),
+    )
+
+
+# ---- known parameters come back -------------------------------------------------------------------------
+
+
+def test_exact_losses_give_exact_parameters() -> None:
+    fit = lawkit.fit(scale_runs(), law="chinchilla", holdout="none")
+    for name, value in TRUTH.items():
+        assert fit.parameters["web"][name] == pytest.approx(value, rel=1e-6), name
+    assert fit.train["mre"] == pytest.approx(0.0, abs=1e-9)
+    assert fit.warnings == ()
+
+
+@pytest.mark.parametrize("delta", [None, 1e-2])
+def test_noisy_losses_give_parameters_within_their_errors(delta: float | None) -> None:
+    """Over 20 tables, the deviations in posterior standard errors have a spread near 1."""
+    deviations = []
+    for seed in range(20):
+        runs = scale_runs(noise=0.005, seed=seed, sizes=7, budgets=7)
+        fit = lawkit.fit(runs, law="chinchilla", holdout="none", delta=delta)
+        truth = fit.law.unconstrained(TRUTH, fit.reference["n_params"], fit.reference["n_tokens"])
+        deviations.append((fit.z[0] - truth) / np.sqrt(np.diag(fit.covariance[0])))
+        assert fit.noise[0] == pytest.approx(0.005, rel=0.4)
+    # Huber's fit with a threshold far under the noise is nearly that of least absolute deviations: 1.25 times wider.
+    assert 0.7 < np.std(deviations) < 1.6
+    assert np.abs(np.mean(deviations, 0)).max() < 0.8
+
+
+def test_a_missing_loss_is_left_out_of_its_domain_only() -> None:
+    runs = scale_runs(noise=0.002)
+    both = np.repeat(runs.losses, 2, 1)
+    both[3, 1] = np.nan
+    fit = lawkit.fit(replace(runs, domains=("web", "wiki"), losses=both), law="chinchilla", holdout="none")
+    alone = lawkit.fit(runs.select(np.arange(25) != 3), law="chinchilla", holdout="none")
+    full = lawkit.fit(runs, law="chinchilla", holdout="none")
+    for name in TRUTH:
+        assert fit.parameters["web"][name] == pytest.approx(full.parameters["web"][name], rel=1e-5)
+        assert fit.parameters["wiki"][name] == pytest.approx(alone.parameters["web"][name], rel=1e-3)
+
+
+def test_the_order_of_rows_and_domains_does_not_matter() -> None:
+    runs = mixture_runs()
+    straight = lawkit.fit(runs, law="exponential", holdout="none")
+    turned = lawkit.fit(runs.select(np.arange(len(runs))[::-1]), law="exponential", holdout="none", domains=["web", "a"])
+    at = np.full((1, 3), 1 / 3)
+    np.testing.assert_allclose(straight.losses(None, None, at), turned.losses(None, None, at)[:, ::-1], rtol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    first, second = (lawkit.fit(scale_runs(noise=0.01), law="chinchilla", holdout=0.3, seed=4) for _ in range(2))
+    assert np.array_equal(first.z, second.z)
+    assert first.to_dict() == second.to_dict()
+
+
+# ---- choice of law --------------------------------------------------------------------------------------
+
+
+def test_the_columns_choose_the_law() -> None:
+    runs = scale_runs()
+    assert lawkit.fit(runs, holdout="none").law.name == "chinchilla"
+    one_size = replace(runs, n_params=np.full(25, 1e9))
+    assert lawkit.fit(one_size, holdout="none").law.name == "chinchilla-data"
+    one_budget = replace(runs, n_tokens=None)
+    assert lawkit.fit(one_budget, holdout="none").law.name == "chinchilla-model"
+    assert "weights" in lawkit.fit(mixture_runs(), holdout="none", starts=1).law.columns
+    with pytest.raises(FitError, match="no law can be fitted"):
+        lawkit.fit(replace(runs, n_params=None, n_tokens=None))
+
+
+def test_a_law_may_be_an_instance_and_a_formula_a_string() -> None:
+    runs = scale_runs()
+    by_instance = lawkit.fit(runs, law=laws.get("chinchilla"), holdout="none")
+    by_formula = lawkit.fit(runs, formula="E + A/N**alpha + B/D**beta", holdout="none")
+    np.testing.assert_allclose(
+        by_instance.losses(1e10, 1e12, np.zeros((1, 0))), by_formula.losses(1e10, 1e12, np.zeros((1, 0))), rtol=1e-6
+    )
+
+
+def test_domains_without_their_source_are_left_out_and_said() -> None:
+    runs = replace(mixture_runs(), n_tokens=np.exp(np.linspace(21, 24, 60)))
+    fit = lawkit.fit(runs, law="bimix", holdout="none")
+    assert fit.domains == ("a",)
+    assert any("'web' is not a source" in w for w in fit.warnings)
+
+
+def test_min_weight_leaves_out_cells_of_absent_sources() -> None:
+    runs = mixture_runs()
+    own = np.array([0, -1])
+    cells = fitted_cells(runs, own, 0.2)
+    assert cells[:, 1].all()
+    np.testing.assert_array_equal(cells[:, 0], runs.weights[:, 0] >= 0.2)
+    fit = lawkit.fit(runs, law="linear", min_weight=0.2, holdout="none")
+    kept = lawkit.fit(runs.select(cells[:, 0]), law="linear", holdout="none")
+    assert fit.domain_train["a"]["mre"] == pytest.approx(kept.domain_train["a"]["mre"], rel=1e-6)
+
+
+# ---- hold-out, predictions, bands -----------------------------------------------------------------------
+
+
+def test_scale_holds_out_the_largest_size_and_scores_a_fit_without_it() -> None:
+    runs = scale_runs(noise=0.004)
+    fit = lawkit.fit(runs, law="chinchilla")
+    assert fit.holdout is not None
+    assert fit.holdout["what"] == "n_params 3e+09"
+    assert fit.holdout["n_runs"] == 5
+    largest = runs.n_params == runs.n_params.max()  # type: ignore[union-attr]
+    part = lawkit.fit(runs.select(~largest), law="chinchilla", holdout="none")
+    test = runs.select(largest)
+    by_hand = np.mean(np.abs(part.predict(test.n_params, test.n_tokens).mean / test.losses - 1))
+    assert fit.holdout["mre"] == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_what_is_held_out() -> None:
+    runs = scale_runs()
+    held, what = split(replace(runs, n_params=None), "scale", 0)  # type: ignore[misc]
+    assert held.sum() == 5
+    assert what.startswith("n_tokens")
+    spread = np.random.default_rng(0).uniform(1, 30, 25) * 1e8
+    held, what = split(replace(runs, n_params=spread), "scale", 0)  # type: ignore[misc]
+    assert held.sum() == 5
+    assert "most compute" in what
+    same_compute = replace(runs, n_params=spread, n_tokens=1e19 / spread)
+    assert 0 < split(same_compute, "scale", 0)[0].sum() < 25  # type: ignore[index]
+    held, what = split(mixture_runs(), "scale", 0)  # type: ignore[misc]
+    assert held.sum() == 12
+    ids = np.array([f"run-{i // 5}" for i in range(25)], object)
+    held, _ = split(replace(runs, run_id=ids), 0.4, 1)  # type: ignore[misc]
+    assert held.sum() == 10
+    assert {tuple(held[i : i + 5]) for i in range(0, 25, 5)} == {(True,) * 5, (False,) * 5}
+    assert split(runs, "none", 0) is None
+    assert split(runs.select([0]), "scale", 0) is None
+
+
+@pytest.mark.parametrize("holdout", ["largest", 0.0, 1.0, -1, "1.5", float("nan"), [1]])
+def test_an_impossible_holdout_is_refused(holdout: Any) -> None:
+    with pytest.raises(FitError, match="holdout must be"):
+        lawkit.fit(scale_runs(), law="chinchilla", holdout=holdout)
+
+
+def test_too_few_runs_to_hold_out_is_a_warning() -> None:
+    fit = lawkit.fit(scale_runs(noise=1e-3, sizes=2, budgets=3), law="chinchilla")
+    assert fit.holdout is None
+    assert any("nothing could be held out" in w for w in fit.warnings)
+
+
+def test_bands_cover_what_they_say_inside_the_data() -> None:
+    inside = []
+    for seed in range(15):
+        runs = scale_runs(noise=0.01, seed=seed, sizes=6, budgets=6)
+        fit = lawkit.fit(runs, law="chinchilla", holdout="none")
+        n, d = grid(4, 4)
+        fresh = chinchilla(n, d) * np.exp(0.01 * np.random.default_rng(100 + seed).normal(size=16))
+        band = fit.predict(n, d, interval=0.8)
+        assert band.lower is not None
+        assert band.upper is not None
+        inside += list((fresh >= band.lower[:, 0]) & (fresh <= band.upper[:, 0]))
+    assert 0.7 < np.mean(inside) < 0.9
+
+
+def test_bands_widen_with_distance_to_the_held_out_errors() -> None:
+    fit = lawkit.fit(scale_runs(noise=0.01), law="chinchilla")
+    assert fit.holdout_spread is not None
+    widths = []
+    for factor in (1, 3, 30, 1000):
+        band = fit.predict(3e9 * factor, 1e11, interval=0.9)
+        assert band.upper is not None
+        widths.append(np.log(band.upper / band.mean).item())
+    assert widths == sorted(widths)
+    assert widths[1] >= fit.holdout_spread[0]
+    assert "held-out" in str(band.kind)
+
+
+def test_a_prediction_is_held_at_the_highest_loss_seen() -> None:
+    runs = scale_runs()
+    fit = lawkit.fit(runs, law="chinchilla", holdout="none")
+    high = replace(fit, estimate=replace(fit.estimate, z=fit.z + np.array([2.0, 0, 0, 0, 0])))
+    prediction = high.predict(1e9, 1e10)
+    assert prediction.capped == 1
+    assert prediction.mean[0, 0] == runs.losses.max()
+    assert high.predict(1e5, 1e7).mean[0, 0] > runs.losses.max()  # below the data it may be worse
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"n_params": 0.0, "n_tokens": 1e9}, "n_params must be positive"),
+        ({"n_params": 1e9, "n_tokens": float("nan")}, "n_tokens must be positive"),
+        ({"n_params": [1e9, 2e9], "n_tokens": [1e9, 2e9, 3e9]}, "one row per point"),
+        ({"n_params": 1e9, "n_tokens": 1e9, "weights": [[0.5, 0.5]]}, "weights need one column"),
+        ({"n_params": 1e9, "n_tokens": 1e9, "interval": 1.5}, "interval must lie"),
+    ],
+)
+def test_points_that_cannot_be_predicted(asked: dict[str, Any], said: str) -> None:
+    fit = lawkit.fit(scale_runs(), law="chinchilla", holdout="none")
+    with pytest.raises(FitError, match=said):
+        fit.predict(**asked)
+
+
+def test_points_broadcast() -> None:
+    fit = lawkit.fit(scale_runs(), law="chinchilla", holdout="none")
+    many = fit.predict([1e9, 2e9], 1e10).mean
+    assert many.shape == (2, 1)
+    assert many[1, 0] == fit.predict(2e9, 1e10).mean[0, 0]
+    mixed = lawkit.fit(mixture_runs(), law="linear", holdout="none")
+    assert mixed.predict(weights=np.eye(3)).mean.shape == (3, 2)
+    with pytest.raises(FitError, match="needs weights"):
+        mixed.predict(1e9, 1e9)
+    with pytest.raises(FitError, match="not negative"):
+        mixed.predict(weights=[[-0.5, 1.0, 0.5]])
+
+
+# ---- diagnostics ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_runs_that_carry_an_exponent_are_named(count: int) -> None:
+    """Diverged runs hide each other from measures that take them one by one; a wide threshold lets them pull."""
+    runs = scale_runs(noise=0.003, sizes=9, budgets=9)
+    bad = np.argsort(runs.n_tokens)[:count]  # type: ignore[arg-type]
+    losses = runs.losses.copy()
+    losses[bad] *= 1.5
+    fit = lawkit.fit(replace(runs, losses=losses), law="chinchilla", holdout="none", delta=1.0)
+    named = {row for moved in fit.diagnostics["influential"]["web"] for row in moved["rows"]}
+    assert named == set(runs.rows[bad].tolist())
+    assert any(w.startswith("few runs carry much of the fit of web: without row") for w in fit.warnings)
+
+
+def test_clean_tables_raise_no_alarm() -> None:
+    for seed in range(12):
+        fit = lawkit.fit(scale_runs(noise=0.01, seed=seed, sizes=6, budgets=6), law="chinchilla", holdout="none")
+        assert not any("few runs" in w for w in fit.warnings), seed
+
+
+def test_exponents_are_found_in_the_expression() -> None:
+    assert exponents(laws.get("chinchilla")) == ["alpha", "beta"]
+    assert exponents(laws.get("kaplan")) == ["alpha_N", "alpha_D"]
+    assert exponents(laws.get("exponential")) == []
+
+
+def test_too_few_scales_and_scales_that_move_together() -> None:
+    two = lawkit.fit(scale_runs(noise=1e-3, sizes=2, budgets=6), law="chinchilla", holdout="none")
+    assert any(w.startswith("n_params takes two values only") for w in two.warnings)
+    runs = scale_runs(noise=1e-3)
+    tied = replace(runs, n_params=runs.n_tokens / 20)  # type: ignore[operator]
+    fit = lawkit.fit(tied, law="chinchilla", holdout="none")
+    assert any("move together (correlation of logs 1.000)" in w for w in fit.warnings)
+
+
+def test_a_parameter_at_its_edge_and_undetermined_directions_are_said() -> None:
+    """Losses that stop falling with the tokens leave B and beta without evidence."""
+    n, d = grid()
+    loss = 1.7 + 420 / n**0.34
+    runs = replace(scale_runs(), losses=loss[:, None])
+    fit = lawkit.fit(runs, law="chinchilla", holdout="none")
+    assert any("B (web)" in w or "undetermined" in w for w in fit.warnings), fit.warnings
+
+
+def test_a_constant_domain_is_said() -> None:
+    runs = replace(scale_runs(), losses=np.full((25, 1), 2.5))
+    fit = lawkit.fit(runs, law="chinchilla", holdout="none")
+    assert any("loss_web is 2.5 in every run" in w for w in fit.warnings)
+
+
+def test_few_starts_that_agree_is_said() -> None:
+    fit = lawkit.fit(mixture_runs(), law="exponential", holdout="none")
+    assert 0 < fit.estimate.starts_at_optimum.min() <= 1
+    low = replace(fit.estimate, starts_at_optimum=np.array([0.25, 1.0]))
+    from lawkit.fitting.diagnostics import diagnose
+
+    ready = prepare(fit.runs, fit.law, fit.estimate.objective)
+    _, said = diagnose(fit.runs, low, ready, 8)
+    assert said[0].startswith("under half of 8 starts reached the best objective for a:")
+
+
+def test_weights_do_not_count_runs_twice() -> None:
+    """Noise and covariance are the same when all weights are, whatever their size and whatever is missing."""
+    runs = scale_runs(noise=0.01)
+    losses = runs.losses.copy()
+    losses[:8] = np.nan
+    law = laws.get("chinchilla")
+    z = law.unconstrained(TRUTH, 1e9, 1e10)[None]
+    found = []
+    for weight in (1.0, 3.0):
+        ready = prepare(replace(runs, losses=losses), law, law.objective)
+        ready.problem.target.cell_weights[...] *= weight
+        found.append(posterior(ready.problem, z))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-9)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-6)
+
+
+# ---- bad input ------------------------------------------------------------------------------------------
+
+
+def changed(**columns: Any) -> Runs:
+    return replace(scale_runs(), **columns)
+
+
+def with_cell(column: str, value: float) -> Runs:
+    runs = scale_runs()
+    values = getattr(runs, column).copy()
+    values.flat[6] = value
+    return replace(runs, **{column: values})
+
+
+@pytest.mark.parametrize(
+    ("runs", "options", "said"),
+    [
+        (scale_runs().select([]), {}, "the runs table is empty"),
+        (replace(scale_runs(), domains=(), losses=np.zeros((25, 0))), {}, "no loss_<domain> column"),
+        (scale_runs().select([0]), {"law": "chinchilla"}, "1 loss of web for 5 parameters"),
+        (scale_runs().select([0, 1, 7, 9]), {"law": "chinchilla"}, "4 losses of web for 5 parameters of law"),
+        (with_cell("losses", 0.0), {}, r"loss_web must be positive and finite, got .*0\.0.* in row 7"),
+        (with_cell("losses", np.inf), {}, "loss_web must be positive and finite, got .*inf.* in row 7"),
+        (with_cell("n_params", -1.0), {}, r"n_params must be positive and finite, got .*-1\.0.* in row 7"),
+        (with_cell("n_tokens", np.nan), {}, "n_tokens must be positive and finite, got .*nan.* in row 7"),
+        (changed(losses=np.full((25, 1), np.nan)), {"law": "chinchilla"}, "domain 'web' has no loss to fit"),
+        (scale_runs(), {"law": "exponential"}, "needs mixture weights; the table has no weight_<source> column"),
+        (scale_runs(), {"law": "chincilla"}, "did you mean 'chinchilla'"),
+        (scale_runs(), {"domains": ["wbe"]}, "Did you mean 'web'"),
+        (scale_runs(), {"delta": 0.0}, "delta must be a positive number, got 0.0"),
+        (scale_runs(), {"delta": float("inf")}, "delta must be a positive number"),
+        (scale_runs(), {"starts": 0}, "starts must be at least 1"),
+        (scale_runs(), {"min_weight": 2.0}, "min_weight must lie between"),
+        (scale_runs(), {"law": "chinchilla", "formula": "E"}, "a law or a formula, not both"),
+        (mixture_runs(), {"law": "chinchilla"}, "needs the column n_params"),
+        (mixture_runs(), {"law": "data-constrained"}, "needs"),
+        (mixture_runs(), {"law": "capacity"}, "needs every source to be an evaluation domain"),
+    ],
+)
+def test_what_cannot_be_fitted_is_one_message(runs: Runs, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(LawkitError, match=said) as caught:
+        lawkit.fit(runs, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_unique_tokens_name_their_rows() -> None:
+    runs = mixture_runs()
+    unique = np.full((60, 3), 1e9)
+    unique[4, 1] = np.nan
+    runs = replace(runs, n_params=np.full(60, 1e8), n_tokens=np.full(60, 1e9), unique=unique)
+    with pytest.raises(FitError, match="unique_<source> is empty in row 5"):
+        lawkit.fit(runs, law="data-constrained")
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        changed(n_params=np.full(25, 1e9), n_tokens=np.full(25, 1e10)),
+        changed(losses=np.full((25, 1), 1e-9)),
+        changed(losses=scale_runs().losses * 1e-12),
+        changed(losses=scale_runs().losses * 1e12),
+        changed(n_params=np.full(25, 1e-300), n_tokens=np.full(25, 1e300)),
+        changed(losses=np.exp(np.random.default_rng(0).normal(0, 3, (25, 1)))),
+        changed(losses=scale_runs().losses[::-1]),
+    ],
+)
+def test_odd_tables_are_fitted_without_a_word_from_numpy(runs: Runs) -> None:
+    fit = lawkit.fit(runs, law="chinchilla")
+    assert np.isfinite(fit.z).all()
+    assert np.isfinite(fit.covariance).all()
+    assert fit.predict(runs.n_params, runs.n_tokens, interval=0.9).mean.shape == (25, 1)
+    assert fit.warnings
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[Runs, str]:
+    """Valid tables, however odd, and a law for them."""
+    n = draw(st.integers(1, 24))
+    sources = tuple("abc"[: draw(st.sampled_from([0, 1, 2, 3]))])
+    domains = sources if sources and draw(st.booleans()) else ("x", "y")[: draw(st.integers(1, 2))]
+
+    def column(low: float, high: float) -> np.ndarray:
+        values = draw(st.lists(st.floats(np.log(low), np.log(high)), min_size=1, max_size=n))
+        return np.exp(np.resize(values, n))
+
+    losses = np.column_stack([column(1e-3, 1e3) for _ in domains])
+    if draw(st.booleans()):
+        losses[draw(st.integers(0, n - 1)), 0] = np.nan
+    raw = np.column_stack([column(1e-6, 1.0) for _ in sources]) if sources else np.zeros((n, 0))
+    if sources and draw(st.booleans()):
+        raw[draw(st.integers(0, n - 1)), 0] *= 0.0 if len(sources) > 1 else 1.0
+    weights = raw / raw.sum(1, keepdims=True) if sources else raw
+    runs = Runs(
+        sources=sources,
+        domains=domains,
+        n_params=column(1e3, 1e13) if draw(st.booleans()) else None,
+        n_tokens=column(1e3, 1e15) if draw(st.booleans()) else None,
+        weights=weights,
+        losses=losses,
+        unique=np.full((n, len(sources)), 1e9) if sources and draw(st.booleans()) else None,
+    )
+    return runs, draw(st.sampled_from(laws.names()))
+
+
+@settings(max_examples=60)
+@given(tables())
+def test_any_valid_table_is_fitted_or_refused(case: tuple[Runs, str]) -> None:
+    runs, law = case
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            fit = lawkit.fit(runs, law=law, starts=2)
+        except LawkitError as refused:
+            assert str(refused)
+            return
+        assert np.isfinite(fit.z).all()
+        band = fit.predict(runs.n_params, runs.n_tokens, runs.weights, runs.unique, interval=0.9)
+    assert band.mean.shape == (len(runs), len(fit.domains))
+
+
+def test_a_law_that_is_nowhere_finite_says_so() -> None:
+    with pytest.raises((FitError, LawError)):
+        lawkit.fit(scale_runs(), formula="E + A*exp(exp(N))")
