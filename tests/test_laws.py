@@ -14,9 +14,8 @@ import sympy as sp
 
 import lawkit.laws
 from lawkit.errors import LawError
-from lawkit.laws import Law, Parameter
 from lawkit.laws._function import Inputs
-from lawkit.laws._law import D_ref, N_ref, scalars
+from lawkit.laws._law import D_ref, Law, N_ref, Parameter, scalars
 
 NAMES = [name for name, _, _ in lawkit.laws.BUILTIN]
 K = 4
@@ -113,7 +112,10 @@ def test_gradients_agree_with_differences(law: Law, rng: np.random.Generator) ->
     size = law.n_parameters(K)
     by_group = z[:, None, None, :].astype(wide)
     _assert_derivatives(
-        slope[..., :size], lambda m: by_params(m[:, 0, 0]), np.broadcast_to(by_group, (25, 1, 1, size)).copy(), precision
+        slope[..., :size],
+        lambda m: by_params(m[:, 0, 0]),
+        np.broadcast_to(by_group, (25, 1, 1, size)).copy(),
+        precision,
     )
     assert law.function.value(z.astype(wide), x).dtype == wide
 
@@ -132,7 +134,9 @@ def test_hessians_agree_with_differences_of_gradients(law: Law, rng: np.random.G
     wrt = ("params", "weights")
     value, slope, curve = law.function.hessian(z, x, wrt)
     np.testing.assert_allclose(slope, law.function.jacobian(z, x, wrt)[1], rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(curve, np.swapaxes(curve, -1, -2), rtol=1e-12, atol=1e-12 * np.abs(curve).max())
+    np.testing.assert_allclose(
+        curve, np.swapaxes(curve, -1, -2), rtol=1e-12, atol=1e-12 * np.abs(curve).max()
+    )
     size = law.n_parameters(K)
 
     def slopes(moved_z: np.ndarray, moved_weights: np.ndarray) -> np.ndarray:
@@ -232,7 +236,9 @@ def test_unknown_law_suggests_the_nearest() -> None:
 
 def _losses(name: str, values: dict[str, float], n_params, n_tokens, unique=None) -> np.ndarray:
     law = lawkit.laws.get(name)
-    n_params, n_tokens = np.broadcast_arrays(np.atleast_1d(np.asarray(n_params, float)), np.asarray(n_tokens, float))
+    n_params, n_tokens = np.broadcast_arrays(
+        np.atleast_1d(np.asarray(n_params, float)), np.asarray(n_tokens, float)
+    )
     x = Inputs(
         n_params=n_params,
         n_tokens=n_tokens,
@@ -305,7 +311,9 @@ def test_data_constrained_without_repeats_is_chinchilla() -> None:
     chinchilla = {k: v for k, v in DATABLATIONS.items() if not k.startswith("R_")}
     expected = _losses("chinchilla", chinchilla, 1e8, 1e10)
     for unique in (1e10, 5e10):
-        np.testing.assert_allclose(_losses("data-constrained", DATABLATIONS, 1e8, 1e10, unique), expected, rtol=1e-12)
+        np.testing.assert_allclose(
+            _losses("data-constrained", DATABLATIONS, 1e8, 1e10, unique), expected, rtol=1e-12
+        )
 
 
 def test_data_constrained_as_its_authors_write_it() -> None:
@@ -328,7 +336,17 @@ def test_data_constrained_as_its_authors_write_it() -> None:
 
 def test_farseer_as_its_authors_write_it() -> None:
     n_params, n_tokens = np.array([2e8, 1e9, 6e9]), np.array([1e9, 1e11, 5e11])
-    a1, alpha, b1, a2, beta, b2, a3, gamma, b3 = -0.124, 0.123, 0.424, 88.01, -0.1, -6.287, -0.021, 0.169, 0.091
+    a1, alpha, b1, a2, beta, b2, a3, gamma, b3 = (
+        -0.124,
+        0.123,
+        0.424,
+        88.01,
+        -0.1,
+        -6.287,
+        -0.021,
+        0.169,
+        0.091,
+    )
     expected = np.exp(a3 * n_params**gamma + b3) + np.exp(a2 * n_params**beta + b2) * n_tokens ** -np.exp(
         a1 * n_params**alpha + b1
     )
@@ -361,7 +379,7 @@ def test_broken_power_law_has_its_two_exponents() -> None:
 
 
 def test_references_may_contain_each_other_only_one_way() -> None:
-    a, b, power = scalars("a b power")
+    a, b = scalars("a b")
 
     class Chain(Law):
         name = "chain"
@@ -423,13 +441,12 @@ def test_parameters_of_a_formula_are_held_in_its_text() -> None:
 
 THIRD_PARTY = '''
 """A law of somebody else."""
-from lawkit.laws import Law, Parameter
-from lawkit.laws._law import D, scalars
+from lawkit.laws import D, Law, Parameter, scalars
 
 E, B, beta = scalars("E B beta")
 
 
-class Logistic(Law):
+class Power(Law):
     """E + B/(1 + D^beta)."""
 
     name = "third-party-power"
@@ -443,7 +460,7 @@ class Logistic(Law):
     loss = E + B / (1 + D**beta)
 
 
-law = Logistic()
+law = Power()
 '''
 
 

@@ -47,6 +47,30 @@ BUILTIN: tuple[tuple[str, str, str], ...] = (
 )
 
 
+#: What a law is written with; loaded when asked for, as sympy takes its time.
+_PUBLIC = frozenset(
+    [
+        "Law",
+        "Parameter",
+        "Prior",
+        "Objective",
+        "Implicit",
+        "N",
+        "D",
+        "U",
+        "N_ref",
+        "D_ref",
+        "K",
+        "h",
+        "j",
+        "own",
+        "scalars",
+        "vectors",
+        "over_sources",
+    ]
+)
+
+
 @functools.cache
 def _third_party() -> dict[str, object]:
     found = {}
@@ -87,13 +111,17 @@ def get(name: str) -> Law:
     try:
         law = point.load()  # type: ignore[attr-defined]
     except Exception as error:
-        raise LawError(f"the entry point {point.value!r} of law {name!r} cannot be loaded: {error}") from error  # type: ignore[attr-defined]
+        raise LawError(
+            f"the entry point {point.value!r} of law {name!r} cannot be loaded: {error}"
+        ) from error  # type: ignore[attr-defined]
     if not isinstance(law, Law):
-        raise LawError(f"the entry point {point.value!r} loads a {type(law).__name__}, not an instance of lawkit.laws.Law")  # type: ignore[attr-defined]
+        raise LawError(
+            f"the entry point {point.value!r} loads a {type(law).__name__}, not an instance of lawkit.laws.Law"
+        )  # type: ignore[attr-defined]
     return law
 
 
 def __getattr__(name: str) -> object:
-    if name in {"Law", "Parameter", "Prior", "Objective", "Implicit"}:
+    if name in _PUBLIC:
         return getattr(import_module("lawkit.laws._law"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

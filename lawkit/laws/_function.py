@@ -165,8 +165,8 @@ class _Smaller(sp.Function):
 
 def _plain_extrema(expr: sp.Expr) -> sp.Expr:
     """Max and Min replaced by functions of two arguments that stay as they are written."""
-    expr = expr.replace(sp.Max, lambda *a: functools.reduce(_Larger, a))
-    return expr.replace(sp.Min, lambda *a: functools.reduce(_Smaller, a))
+    expr = expr.replace(sp.Max, lambda *a: functools.reduce(lambda x, y: _Larger(x, y), a))
+    return expr.replace(sp.Min, lambda *a: functools.reduce(lambda x, y: _Smaller(x, y), a))
 
 
 _NUMPY = [

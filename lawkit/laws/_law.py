@@ -394,7 +394,7 @@ class Law:
     # ---- parameters that are given ------------------------------------------------------------------------
 
     def with_fixed(self, **values: float) -> Law:
-        """This law with some of its parameters held at given natural values, so that only the others are fitted.
+        """Hold some parameters at given natural values: a law in which only the others are fitted.
 
         Parameters
         ----------
@@ -415,7 +415,9 @@ class Law:
         """
         scalars = {p.name: p for p in self.parameters if not p.per_source}
         if unknown := sorted(values.keys() - scalars.keys()):
-            raise LawError(f"law {self.name!r} has no scalar parameter {unknown[0]!r} to hold; it has {', '.join(scalars)}")
+            raise LawError(
+                f"law {self.name!r} has no scalar parameter {unknown[0]!r} to hold; it has {', '.join(scalars)}"
+            )
         if len(values) == len(self.parameters):
             raise LawError(f"all parameters of law {self.name!r} are held: leave at least one to be fitted")
         if any(p.prior is not None for p in self.parameters):

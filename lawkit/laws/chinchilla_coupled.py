@@ -22,8 +22,12 @@ class ChinchillaCoupled(Law):
     # Under the outer power neither term is linear: the numbers fitted are the inner terms at the mean scale.
     parameters = (
         Parameter(name="E", unit="nats/token"),
-        Parameter(name="A", unit="(nats/token)^(1/gamma) x params^alpha", start=(0.01, 1.0), reference=N_ref**alpha),
-        Parameter(name="B", unit="(nats/token)^(1/gamma) x tokens^beta", start=(0.01, 1.0), reference=D_ref**beta),
+        Parameter(
+            name="A", unit="(nats/token)^(1/gamma) x params^alpha", start=(0.01, 1.0), reference=N_ref**alpha
+        ),
+        Parameter(
+            name="B", unit="(nats/token)^(1/gamma) x tokens^beta", start=(0.01, 1.0), reference=D_ref**beta
+        ),
         Parameter(name="alpha", start=(0.1, 2.0)),
         Parameter(name="beta", start=(0.1, 2.0)),
         Parameter(name="gamma", start=(0.2, 1.5)),

@@ -25,7 +25,7 @@ class DataConstrained(Law):
     """E + A/N'^alpha + B/D'^beta with effective tokens D' and effective parameters N'.
 
     D' = U (1 + R_D (1 - exp(-(D/U - 1)/R_D))), where U is the number of unique tokens seen, never more than D;
-    N' likewise with R_N and the compute-optimal number of parameters for U tokens, never more than N, in the place of U.
+    N' likewise with R_N and the compute-optimal number of parameters for U tokens, never more than N, for U.
     Without repetition and excess parameters it is Chinchilla's law. It cannot say that repetition does harm.
 
     References
