@@ -179,6 +179,8 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
 
     out = console()
     cells = [[_cell(value) for value in row] for row in rows]
+    if not cells:
+        return
     # A column in which no row has anything to say is left out.
     kept = [i for i in range(len(columns)) if i == 0 or any(row[i] != "-" for row in cells)]
     columns, cells = [columns[i] for i in kept], [[row[i] for i in kept] for row in cells]

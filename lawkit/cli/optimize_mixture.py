@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lawkit.cli import _output, _types
+from lawkit.cli import _output
+from lawkit.cli._options import target_arguments, target_options
 
 if TYPE_CHECKING:
     from lawkit.mixture import MixtureResult
@@ -15,50 +16,9 @@ if TYPE_CHECKING:
 
 @click.command("optimize-mixture")
 @click.argument("fit", type=click.Path(path_type=Path))
-@click.option(
-    "--n-params", type=_types.SIZE, required=True, help="Non-embedding parameters of the target run."
-)
-@click.option("--n-tokens", type=_types.SIZE, required=True, help="Tokens of the target run.")
-@click.option(
-    "--bound",
-    "bounds",
-    type=_types.BOUND,
-    multiple=True,
-    metavar="'hq<=.5'",
-    help="Bound on a weight; may be repeated.",
-)
-@click.option(
-    "--available",
-    type=_types.AMOUNT,
-    multiple=True,
-    metavar="hq=2e10",
-    help="Unique tokens that exist of a source; may be repeated.",
-)
-@click.option(
-    "--max-epochs",
-    type=click.FloatRange(min=0, min_open=True),
-    default=4.0,
-    show_default=True,
-    help="How often the tokens of --available may be repeated.",
-)
-@click.option(
-    "--target",
-    type=_types.IMPORTANCE,
-    multiple=True,
-    metavar="D=weight",
-    help="Weight of a domain in the objective; may be repeated.  [default: all alike]",
-)
+@target_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(
-    fit: Path,
-    n_params: float,
-    n_tokens: float,
-    bounds: tuple[tuple[str, float, float], ...],
-    available: tuple[tuple[str, float], ...],
-    max_epochs: float,
-    target: tuple[tuple[str, float], ...],
-    as_json: bool,
-) -> None:
+def command(fit: Path, as_json: bool, **target: Any) -> None:
     """Find the best mixture at a target scale.
 
     FIT is a folder saved by lawkit fit. The best mixture is the one with the lowest
@@ -71,26 +31,19 @@ def command(
       lawkit optimize-mixture fit --n-params 7B --n-tokens 1T
       lawkit optimize-mixture fit --n-params 7B --n-tokens 1T --bound 'hq<=.5' --available hq=20B
     """
-    arguments: dict[str, Any] = {
-        "bounds": _types.merge_bounds(bounds) or None,
-        "available": _types.merge_unique(available, "--available") or None,
-        "target": _types.merge_unique(target, "--target") or None,
-    }
+    arguments = target_arguments(**target)
     import lawkit
 
     fitted = lawkit.load_fit(fit)
     with _output.working("optimising", quiet=as_json):
-        found = lawkit.optimize_mixture(
-            fitted, n_params=n_params, n_tokens=n_tokens, max_epochs=max_epochs, **arguments
-        )
+        found = lawkit.optimize_mixture(fitted, **arguments)
     result = found.to_dict()
     _output.show_warnings(result.get("warnings", ()))
     if as_json:
         _output.emit_json(result)
         return
-    _output.say(
-        f"The best mixture at {_output.size(n_params)} parameters and {_output.size(n_tokens)} tokens\n"
-    )
+    where = (_output.size(arguments[name]) for name in ("n_params", "n_tokens"))
+    _output.say("The best mixture at {} parameters and {} tokens\n".format(*where))
     _show(found)
 
 

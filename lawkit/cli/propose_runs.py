@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lawkit.cli import _output, _types
+from lawkit.cli._options import target_arguments, target_options
+
+if TYPE_CHECKING:
+    from lawkit.design import Proposal
 
 
 @click.command("propose-runs")
 @click.argument("fit", type=click.Path(path_type=Path))
-@click.option(
-    "--n-params", type=_types.SIZE, required=True, help="Non-embedding parameters of the target run."
-)
-@click.option("--n-tokens", type=_types.SIZE, required=True, help="Tokens of the target run.")
+@target_options
 @click.option(
     "--budget", type=_types.SIZE, required=True, metavar="FLOPS", help="What the new runs may cost together."
 )
@@ -26,16 +27,14 @@ from lawkit.cli import _output, _types
     "--candidates",
     type=click.Path(path_type=Path),
     metavar="RUNS",
-    help="Choose among the rows of this table (losses are not needed).",
+    help="Choose among the rows of this table, each once; its losses are not looked at.",
 )
-@click.option("--method", default="regret", show_default=True, help="What a run is valued by: regret.")
 @click.option(
-    "--bound",
-    "bounds",
-    type=_types.BOUND,
-    multiple=True,
-    metavar="'hq<=.5'",
-    help="Bound on a weight; may be repeated.",
+    "--method",
+    type=click.Choice(["regret", "variance", "d-optimal", "mspe", "random"]),
+    default="regret",
+    show_default=True,
+    help="What a run is valued by.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the generated candidates."
@@ -44,21 +43,19 @@ from lawkit.cli import _output, _types
     "-o",
     "--out",
     type=click.Path(path_type=Path),
-    help="Write the runs as a table, losses left to fill in.",
+    help="Write the runs as a table: .csv, .parquet or .jsonl.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     fit: Path,
-    n_params: float,
-    n_tokens: float,
     budget: float,
     count: int | None,
     candidates: Path | None,
     method: str,
-    bounds: tuple[tuple[str, float, float], ...],
     seed: int,
     out: Path | None,
     as_json: bool,
+    **target: Any,
 ) -> None:
     """Propose the next proxy runs, within a budget of flops.
 
@@ -71,56 +68,55 @@ def command(
       lawkit propose-runs fit --n-params 7B --n-tokens 1T --budget 1e20
       lawkit propose-runs fit --n-params 7B --n-tokens 1T --budget 1e20 -n 8 -o next.csv
     """
-    merged = _types.merge_bounds(bounds) or None
+    arguments = target_arguments(**target)
     import lawkit
+    from lawkit.runs import read_runs
 
     fitted = lawkit.load_fit(fit)
-    table = None if candidates is None else lawkit.read_runs(candidates)
+    table = None if candidates is None else read_runs(candidates, require_losses=False)
     with _output.working("choosing runs", quiet=as_json):
         proposal = lawkit.propose_runs(
-            fitted,
-            n_params=n_params,
-            n_tokens=n_tokens,
-            budget=budget,
-            n=count,
-            candidates=table,
-            method=method,
-            bounds=merged,
-            seed=seed,
+            fitted, budget=budget, n=count, candidates=table, method=method, seed=seed, **arguments
         )
-    result = proposal.to_dict()
     if out is not None:
         proposal.write(out)
-    _output.show_warnings(result.get("warnings", ()))
+    _output.show_warnings(proposal.warnings)
     if as_json:
-        _output.emit_json(result)
+        _output.emit_json(proposal.to_dict())
         return
-    _show(result)
+    _show(proposal)
     if out is not None:
         _output.note(f"written to {out}")
 
 
-def _show(result: dict[str, Any]) -> None:
-    _output.say(f"expected regret now: {_output.number(result['expected_regret_now'])} nats per token\n")
+def _show(proposal: Proposal) -> None:
+    if not proposal.runs:
+        _output.say("No run is worth its flops.")
     _output.show_table(
-        ["run", "parameters", "tokens", "flops", "regret after", "mixture"],
+        ["run", "parameters", "tokens", "seed", "flops", "regret after", "mixture"],
         [
             [
                 str(i),
-                _output.size(run["n_params"]),
-                _output.size(run["n_tokens"]),
-                _output.number(run["flops"], 3),
-                _output.number(run["regret_after"], 3),
-                " ".join(f"{name}={weight:.3f}" for name, weight in run["weights"].items() if weight > 0),
+                _output.size(run.n_params),
+                _output.size(run.n_tokens),
+                run.seed,
+                _output.number(run.flops, 3),
+                _output.number(run.regret_after, 3),
+                " ".join(f"{name}={weight:.3f}" for name, weight in run.weights.items() if weight > 0),
             ]
-            for i, run in enumerate(result["runs"], 1)
+            for i, run in enumerate(proposal.runs, 1)
         ],
     )
-    total = sum(run["flops"] for run in result["runs"])
     _output.say()
     _output.show_pairs(
         [
-            ("cost together", f"{_output.number(total, 3)} flops"),
-            ("efficiency", f"{_output.percent(result['efficiency'], 0)} of what any design could save"),
+            ("expected regret now", f"{_output.number(proposal.expected_regret_now)} nats per token"),
+            ("spent", f"{_output.number(proposal.spent, 3)} of {_output.number(proposal.budget, 3)} flops"),
+            ("no more runs because", proposal.stopped),
+            (
+                "efficiency",
+                f"at least {_output.percent(proposal.efficiency, 0)} of what any choice could save",
+            ),
+            ("candidates", proposal.n_candidates),
         ]
     )
