@@ -1,15 +1,16 @@
 """Broken power laws: the exponent changes smoothly at a break.
 
 With one break at X, in x = 6 N D, D or N:  L = E + A x^-c0 (1 + (x/X)^(1/f))^(-c1 f). The exponent is c0 below the
-break and c0 + c1 beyond it; the smaller f, the sharper the break. Exponents may be negative, so a loss may rise.
+break and c0 + c1 beyond it; the smaller f, the sharper the break. c1 may be negative, and a loss then rise again. c0 is
+kept positive, where the paper leaves it free: else a break far below the runs lets it run away.
 """
 
 import sympy as sp
 
 from lawkit.laws._law import D, D_ref, Law, N, N_ref, Parameter, scalars
 
-E, A, X, f = scalars("E A X f")
-c0, c1 = scalars("c0 c1", real=True)
+E, A, X, f, c0 = scalars("E A X f c0")
+c1 = scalars("c1", real=True)[0]
 
 
 def _loss(x: sp.Expr) -> sp.Expr:
@@ -20,7 +21,7 @@ def _parameters(x_ref: sp.Expr, unit: str) -> tuple[Parameter, ...]:
     return (
         Parameter(name="E", unit="nats/token"),
         Parameter(name="A", unit=f"nats/token x {unit}^c0"),
-        Parameter(name="c0", support="real", start=(0.0, 0.8)),
+        Parameter(name="c0", start=(0.02, 0.8)),
         Parameter(name="c1", support="real", start=(-0.5, 0.8)),
         Parameter(name="X", unit=unit, start=(0.02, 50.0), reference=x_ref),
         Parameter(name="f", start=(0.1, 2.0)),
