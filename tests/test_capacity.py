@@ -10,7 +10,7 @@ import pytest
 
 import lawkit
 import lawkit.laws
-from lawkit.laws._function import Inputs, _State
+from lawkit.laws._function import Inputs, _Node, _State
 from lawkit.laws._law import Law
 from lawkit.runs import Runs
 
@@ -115,10 +115,12 @@ def test_inner_equation_is_solved_in_a_few_steps(law: Law, monkeypatch: pytest.M
     z[:, where["b"]] = rng.uniform(-7, 3, (30, 7))
     z[:, where["c"]] = rng.uniform(-6, 6, (30, 7))
     z[:, where["H"]] = rng.uniform(-8, -3, (30, 1))
+    equation = law.function._equation
+    assert equation is not None
     evaluations = []
     original = _State.equation_slope
 
-    def recorded(state: _State, node: object) -> tuple[np.ndarray, np.ndarray]:
+    def recorded(state: _State, node: _Node) -> tuple[np.ndarray, np.ndarray]:
         evaluations.append(original(state, node))
         return evaluations[-1]
 
@@ -126,7 +128,7 @@ def test_inner_equation_is_solved_in_a_few_steps(law: Law, monkeypatch: pytest.M
     with np.errstate(all="ignore"):
         state = _State(law.function, z, inputs(n, d, h, n_ref=float(n.min()), d_ref=30.0))
         assert len(evaluations) <= 40
-        value, slope = state.equation_slope(law.function._equation)
+        value, slope = state.equation_slope(equation)
     assert np.abs(value).max() < 1e-13
     assert (slope < 0).all()
 
