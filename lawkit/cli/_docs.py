@@ -33,8 +33,8 @@ def render() -> str:
 
 
 def _describe(command: click.Command, path: str, parent: click.Context | None, parts: list[str]) -> None:
-    context = command.context_class(command, info_name=path.rsplit(" ", 1)[-1], parent=parent)
-    context.terminal_width = 100
+    name = path.rsplit(" ", 1)[-1]
+    context = command.make_context(name, [], parent, resilient_parsing=True, terminal_width=100)
     parts.append(f"## {path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n")
     if isinstance(command, click.Group):
         for name in command.list_commands(context):

@@ -49,9 +49,13 @@ def command(fit: Path, as_json: bool, **target: Any) -> None:
 
 def _show(found: MixtureResult) -> None:
     free = found.unconstrained_weights
+    # Without a limit that binds the two columns would be the same.
     _output.show_table(
         ["source", "weight", "unconstrained"],
-        [[name, f"{weight:.4f}", f"{free[name]:.4f}"] for name, weight in found.weights.items()],
+        [
+            [name, f"{w:.4f}", f"{free[name]:.4f}" if found.active else None]
+            for name, w in found.weights.items()
+        ],
     )
     _output.say()
     _output.show_table(["domain", "predicted loss"], [[d, f"{v:.4f}"] for d, v in found.predicted.items()])

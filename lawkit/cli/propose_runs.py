@@ -102,7 +102,7 @@ def _show(proposal: Proposal) -> None:
                 run.seed,
                 _output.number(run.flops, 3),
                 _output.number(run.regret_after, 3),
-                " ".join(f"{name}={weight:.3f}" for name, weight in run.weights.items() if weight > 0),
+                " ".join(f"{name}={weight:.3f}" for name, weight in run.weights.items() if weight >= 5e-4),
             ]
             for i, run in enumerate(proposal.runs, 1)
         ],
