@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,14 @@ def simulated(noise: float = 2e-3, n: int = 40, seed: int = 0) -> Runs:
     return Runs(
         sources=names, domains=names, n_params=n_params, n_tokens=n_tokens, weights=h, losses=observed
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fewer():
+    """Thousands of candidates show what tens of thousands do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lawkit.design.candidates.MOST", 4000)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +276,16 @@ def test_a_tolerance_ends_the_batch(fit: Fit) -> None:
     assert batch.value <= 0.3 * start < replay(batch.picks[:-1], slopes, posterior, factor)[-1]
 
 
+def test_a_shortlist_of_very_many_candidates_costs_little(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, slopes, posterior, factor, limits = instance(fit, False, 1e19, 6)
+    whole = greedy(pool, slopes, posterior, factor, limits)
+    monkeypatch.setattr("lawkit.design.batch.WIDE", 20)
+    short = greedy(pool, slopes, posterior, factor, limits)
+    start = posterior.trace(factor)
+    assert replay(short.picks, slopes, posterior, factor)[-1] == pytest.approx(short.value, rel=1e-9)
+    assert start - short.value > 0.9 * (start - whole.value)
+
+
 # ---- candidates --------------------------------------------------------------------------------------------
 
 
@@ -310,7 +329,7 @@ def test_corners_and_space_filling_are_feasible() -> None:
 
 def test_a_proposal(fit: Fit, chosen) -> None:
     regret = [chosen.expected_regret_now, *(r.regret_after for r in chosen.runs)]
-    assert all(b < a for a, b in zip(regret, regret[1:], strict=False))
+    assert all(b < a for a, b in pairwise(regret))
     assert 0 < chosen.efficiency <= 1
     assert chosen.spent == pytest.approx(sum(r.flops for r in chosen.runs))
     assert chosen.spent <= chosen.budget
@@ -385,8 +404,9 @@ def test_a_table_of_candidates(fit: Fit, tmp_path) -> None:
     flops[4] = 1.0  # all but free, so it comes first
     order = [2, 0, 1]
     table = Runs(
-        sources=tuple(fit.sources[i] for i in order), domains=(), n_params=pool.n_params, n_tokens=pool.n_tokens,
-        weights=pool.weights[:, order], losses=np.empty((12, 0)), flops=flops,
+        sources=tuple(fit.sources[i] for i in order), domains=(),
+        n_params=pool.n_params, n_tokens=pool.n_tokens, weights=pool.weights[:, order],
+        losses=np.empty((12, 0)), flops=flops,
     )  # fmt: skip
     table.write(tmp_path / "next.csv")
     read = read_runs(tmp_path / "next.csv", require_losses=False)
@@ -488,6 +508,39 @@ def test_laws_without_a_mixture_are_told_apart() -> None:
         assert found.to_runs().n_params.shape == (len(found.runs),)
     variance = lawkit.propose_runs(f, **goal, n=5, method="variance")
     assert variance.runs[-1].criterion_after < 0.5 * variance.criterion_now
+
+
+def test_a_corner_that_nothing_moves_has_no_regret() -> None:
+    # Linear in the weights: the best mixture is a corner, and small errors leave it there.
+    f = lawkit.fit(simulated(), law="linear", holdout="none")
+    found = lawkit.propose_runs(f, **GOAL, budget=1e18)
+    assert found.runs == ()
+    assert found.expected_regret_now == pytest.approx(0, abs=1e-12)
+    assert found.efficiency == 1.0
+    assert found.spent == 0
+    assert any("use method 'variance'" in w for w in found.warnings)
+    assert len(found.to_runs()) == 0
+    assert len(lawkit.propose_runs(f, **GOAL, budget=1e18, method="variance").runs) > 0
+
+
+def test_laws_that_count_repetition_need_the_tokens_that_exist() -> None:
+    rng = np.random.default_rng(0)
+    n, d = 10 ** rng.uniform(7, 9, 30), 10 ** rng.uniform(9, 10.5, 30)
+    unique = rng.choice([1e9, 4e9, 1e11], 30)
+    losses = (1.8 + 400 / n**0.34 + 800 / np.minimum(d, unique * 5) ** 0.34) * np.exp(0.004 * rng.normal(size=30))
+    runs = Runs(
+        sources=("web",), domains=("eval",), n_params=n, n_tokens=d, weights=np.ones((30, 1)), losses=losses[:, None],
+        unique=unique[:, None],
+    )  # fmt: skip
+    f = lawkit.fit(runs, law="data-constrained", holdout="none")
+    with pytest.raises(OptimizeError, match="how many tokens of web exist"):
+        lawkit.propose_runs(f, **GOAL, budget=1e20, method="variance")
+    found = lawkit.propose_runs(f, **GOAL, budget=1e20, method="variance", available={"web": 1e10}, n=3)
+    assert all(r.unique is not None and r.unique["web"] in (1e9, 4e9, 1e11) for r in found.runs)
+    assert found.runs[-1].criterion_after < found.criterion_now
+    table = found.to_runs()
+    assert table.unique is not None
+    assert table.unique.shape == (3, 1)
 
 
 def test_warnings(fit: Fit) -> None:

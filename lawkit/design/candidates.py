@@ -1,4 +1,4 @@
-"""Which runs could be trained next: every affordable scale with every sensible mixture, or the rows of a table."""
+"""Which runs could be trained next: affordable scales with sensible mixtures, or the rows of a table."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def generate(
     if problem is None:
         h = np.unique(fit.runs.weights, axis=0)[: MOST // len(sizes) + 1] if fit.sources else np.zeros((1, 0))
     else:
-        h = mixtures(problem, fit.runs, near, int(np.clip(MOST // len(sizes), 128, 1024)), seed)
+        h = mixtures(problem, fit.runs, near, int(np.clip(MOST // len(sizes), 128, 4096)), seed)
     at, of = (i.ravel() for i in np.meshgrid(np.arange(len(sizes)), np.arange(len(h)), indexing="ij"))
     return Candidates(
         n_params=sizes[at, 0],
@@ -128,32 +128,32 @@ def generate(
 def too_small(budget: float, cost: float, what: str) -> OptimizeError:
     """The error for a budget that buys nothing."""
     return OptimizeError(
-        f"the budget of {budget:.4g} flops does not pay for one run: the cheapest candidate, {what}, costs {cost:.4g}"
+        f"the budget of {budget:.4g} flops does not pay for one run: the cheapest candidate, {what}, "
+        f"costs {cost:.4g}"
     )
 
 
 def ladder(fit: Fit, n_params: float, n_tokens: float) -> tuple[np.ndarray, np.ndarray | None]:
-    """Sizes (m, 2) to train at, and for laws that count repetition the unique tokens (m, K) that go with them.
+    """Sizes (m, 2) to train at, and for laws that count repetition the unique tokens (m, K) of each.
 
-    Recorded sizes, one step of 2 below them and as many above as stay under the target. A size that the runs do not
-    record is the target's. Laws with unique tokens keep to the recorded combinations.
+    Recorded sizes, one step of 2 below them and as many above as stay under the target. A size that the runs
+    do not record is the target's. Laws with unique tokens keep to the recorded combinations.
     """
     runs = fit.runs
     n = len(runs)
-    recorded = np.column_stack([
-        np.full(n, v) if (c := getattr(runs, k)) is None else c for k, v in (("n_params", n_params), ("n_tokens", n_tokens))
-    ])  # fmt: skip
+    goal = (("n_params", n_params), ("n_tokens", n_tokens))
+    recorded = np.column_stack([np.full(n, v) if (c := getattr(runs, k)) is None else c for k, v in goal])
     if "unique" in fit.law.columns and runs.unique is not None:
         rows = np.unique(np.column_stack([recorded, np.nan_to_num(runs.unique)]), axis=0)
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), 200)).astype(int)]
         return rows[:, :2], rows[:, 2:]
     axes = []
-    for i, (column, goal) in enumerate((("n_params", n_params), ("n_tokens", n_tokens))):
+    for i, (column, most) in enumerate(goal):
         values = _distinct(recorded[:, i])
         if getattr(runs, column) is not None:
             below = values[0] / 2
             above = values[-1] * 2.0 ** np.arange(1, 40)
-            values = np.concatenate([[below], values, above[above <= goal * (1 + SAME)]])
+            values = np.concatenate([[below], values, above[above <= most * (1 + SAME)]])
         axes.append(values)
     grid = np.array([(a, b) for a in axes[0] for b in axes[1]])
     inside = training_flops(grid[:, 0], grid[:, 1]) < training_flops(n_params, n_tokens) * (1 - SAME)
@@ -172,8 +172,8 @@ def _distinct(values: np.ndarray) -> np.ndarray:
 def mixtures(problem: MixtureProblem, runs: Runs, near: np.ndarray, count: int, seed: int) -> np.ndarray:
     """About `count` distinct feasible mixtures (m, K).
 
-    Corners of the feasible set, the mixtures `near`, recorded ones, and the rest filling the space: scrambled Sobol
-    points turned into Dirichlet quantiles, half of them even over the simplex and half near its faces.
+    Corners of the feasible set, the mixtures `near`, recorded ones, and the rest filling the space: scrambled
+    Sobol points turned into Dirichlet quantiles, half of them even over the simplex and half near its faces.
     """
     rng = np.random.default_rng(seed)
     recorded = np.unique(runs.weights.round(6), axis=0)
@@ -189,7 +189,7 @@ def mixtures(problem: MixtureProblem, runs: Runs, near: np.ndarray, count: int, 
 
 
 def corners(problem: MixtureProblem) -> np.ndarray:
-    """(K, K): for each source, the feasible mixture with the most of it; the rest where there is most room."""
+    """(K, K): for each source the feasible mixture with most of it; the rest where there is most room."""
     out = []
     for i in range(len(problem.sources)):
         h = problem.lower.copy()
@@ -200,7 +200,7 @@ def corners(problem: MixtureProblem) -> np.ndarray:
 
 
 def space_filling(problem: MixtureProblem, count: int, seed: int) -> np.ndarray:
-    """(count, K) feasible mixtures; points that leave the limits are pulled back to them, towards the middle."""
+    """(count, K) feasible mixtures; points outside the limits are pulled back to them, towards the middle."""
     from scipy.special import gammaincinv
     from scipy.stats import qmc
 
@@ -255,9 +255,15 @@ def from_table(fit: Fit, table: Runs, *, n_params: float, n_tokens: float, budge
     if table.flops is not None:
         cost = np.where(np.isfinite(table.flops) & (table.flops > 0), table.flops, cost)
     found = Candidates(
-        n_params=sizes[0], n_tokens=sizes[1], weights=table.weights[:, order], flops=cost,
-        unique=None if table.unique is None else table.unique[:, order], rows=table.rows, seed=table.seed, once=True,
-    )  # fmt: skip
+        n_params=sizes[0],
+        n_tokens=sizes[1],
+        weights=table.weights[:, order],
+        flops=cost,
+        unique=None if table.unique is None else table.unique[:, order],
+        rows=table.rows,
+        seed=table.seed,
+        once=True,
+    )
     if cost.min() > budget:
         raise too_small(budget, cost.min(), f"row {table.rows[cost.argmin()]} of {where}")
     return found.select(cost <= budget)

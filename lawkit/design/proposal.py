@@ -23,7 +23,8 @@ class ProposedRun:
     flops
         What it costs.
     regret_after
-        Expected regret once this run and those before it are known, nats; None where there is no mixture to choose.
+        Expected regret once this run and those before it are known, nats; None where there is no mixture to
+        choose.
     criterion_after
         What is then left of the criterion that the runs were chosen by; None for 'random'.
     row
@@ -52,14 +53,14 @@ class Proposal:
     runs
         The runs.
     expected_regret_now
-        Loss that the choice of mixture gives away at the target, on average over what the fit does not know, nats; to
-        second order, and None where there is no mixture to choose.
+        Loss that the choice of mixture gives away at the target, on average over what the fit does not know,
+        nats; to second order, and None where there is no mixture to choose.
     criterion_now
         The criterion of `method` before any of the runs; None for 'random'.
     efficiency
-        What the runs save of the expected regret, over a proven upper bound on what any runs among the candidates could
-        save within the same budget and number (of the criterion where there is no regret), so it is at least
-        as efficient as it says.
+        What the runs save of the expected regret, over a proven upper bound on what any runs among the
+        candidates could save within the same budget and number (of the criterion where there is no regret),
+        so it is at least as efficient as it says.
     method, budget, spent
         What they were chosen by, flops allowed and flops used.
     stopped

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lawkit.design._inputs import METHODS, check, pool_for, problem_for, unique_for, warnings_for
 from lawkit.design.batch import Batch, Limits, greedy, random, replay
-from lawkit.design.candidates import SAME, Candidates, from_table, generate, space_filling, training_flops
+from lawkit.design.candidates import SAME, Candidates, space_filling
 from lawkit.design.proposal import Proposal, ProposedRun
 from lawkit.design.relaxation import least
-from lawkit.design.value import Decision, Posterior, Slopes, decision, prediction_factor, usable
+from lawkit.design.value import Decision, Posterior, Slopes, decision, prediction_factor
 from lawkit.errors import OptimizeError
 from lawkit.mixture import MixtureProblem, optimize_mixture
 from lawkit.mixture.problem import RESOLUTION
@@ -23,8 +22,7 @@ from lawkit.runs import Runs
 if TYPE_CHECKING:
     from lawkit.fitting import Fit
 
-Method = Literal["regret", "variance", "d-optimal", "mspe", "random"]
-METHODS: tuple[str, ...] = get_args(Method)
+__all__ = ["METHODS", "propose_runs"]
 
 #: Runs at most where the caller names no number.
 MOST_RUNS = 32
@@ -61,13 +59,14 @@ def propose_runs(
     n
         At most this many runs; by default at most 32.
     candidates
-        A table of runs to choose from, each row once; its losses are ignored, its `flops` are the cost where given, else 6 N D.
-        By default sizes on a ladder around the recorded ones and mixtures within the bounds are generated, and
-        a candidate may be chosen again with another seed.
+        A table of runs to choose from, each row once; its losses are ignored, its `flops` are the cost where
+        given, else 6 N D. By default sizes on a ladder around the recorded ones and mixtures within the
+        bounds are generated, and a candidate may be chosen again with another seed.
     method
-        'regret': the loss given away by choosing the mixture on what is known. 'variance': the posterior variance of the
-        target loss at the optimum and where else it may be. 'mspe': the posterior variance of every domain's loss at the
-        target scale, over all mixtures. 'd-optimal': the volume of the posterior. 'random'.
+        'regret': the loss given away by choosing the mixture on what is known. 'variance': the posterior
+        variance of the target loss at the optimum and where else it may be. 'mspe': the posterior variance of
+        every domain's loss at the target scale, over all mixtures. 'd-optimal': the volume of the posterior.
+        'random'.
     bounds, available, max_epochs, target
         As for `lawkit.optimize_mixture`: the mixture to be chosen obeys them.
     tolerance
@@ -92,20 +91,25 @@ def propose_runs(
     >>> next_runs = lawkit.propose_runs(fit, n_params=7e9, n_tokens=1e12, budget=1e20)  # doctest: +SKIP
     >>> next_runs.write("next.csv")  # doctest: +SKIP
     """
-    _check(n_params, n_tokens, budget, n, method, tolerance)
-    problem = _problem(fit, n_tokens, bounds, available, max_epochs, target)
+    check(n_params, n_tokens, budget, n, method, tolerance)
+    problem = problem_for(fit, n_tokens, bounds, available, max_epochs, target)
     free = problem is not None and (problem.upper - problem.lower > RESOLUTION).sum() > 1
     if method == "regret" and not free:
-        why = "the bounds leave one mixture only" if problem is not None else (
-            f"law {fit.law.name} does not depend on mixture weights" if fit.sources else "the runs have no sources"
-        )  # fmt: skip
+        why = "the bounds leave one mixture only"
+        if problem is None:
+            why = (
+                f"law {fit.law.name} does not depend on weights"
+                if fit.sources
+                else "the runs have no sources"
+            )
         raise OptimizeError(
-            f"there is no mixture to choose ({why}), so no regret: use method 'variance' to predict the loss better"
+            f"there is no mixture to choose ({why}), so no regret: use method 'variance' to predict the loss "
+            "better"
         )
     at = _At(
         n_params if fit.runs.n_params is not None else None,
         n_tokens if fit.runs.n_tokens is not None else None,
-        _unique(fit, available),
+        unique_for(fit, available),
     )
     choice = None
     h = None
@@ -123,7 +127,7 @@ def propose_runs(
         if choice is None
         else np.vstack([h, choice.plausible[::4]])
     )
-    pool, warnings = _pool(fit, problem, candidates, near, n_params, n_tokens, budget, seed)
+    pool, warnings = pool_for(fit, problem, candidates, near, n_params, n_tokens, budget, seed)
     judge = _criterion(
         "regret" if choice else "mspe" if method == "mspe" else "variance", fit, at, problem, h, choice, seed
     )
@@ -135,7 +139,7 @@ def propose_runs(
     )
     judged = replay(batch.picks, slopes, posterior, judge)
     own = replay(batch.picks, slopes, posterior, factor) if factor is not None else None
-    warnings += _warnings(fit, n_params, n_tokens, budget, judged[0] if choice else None, method)
+    warnings += warnings_for(fit, n_params, n_tokens, budget, judged[0] if choice else None, method)
     return Proposal(
         runs=_runs(fit, pool, batch, judged if choice else None, own),
         expected_regret_now=judged[0] if choice else None,
@@ -159,100 +163,6 @@ class _At:
     n_params: float | None
     n_tokens: float | None
     unique: np.ndarray | None
-
-
-def _check(
-    n_params: float, n_tokens: float, budget: float, n: int | None, method: str, tolerance: float
-) -> None:
-    for name, value in (("n_params", n_params), ("n_tokens", n_tokens), ("budget", budget)):
-        if isinstance(value, (bool, str)) or value is None or not (math.isfinite(value) and value > 0):
-            raise OptimizeError(f"{name} must be a positive finite number, got {value!r}")
-    if n is not None and (isinstance(n, bool) or n != int(n) or n < 1):
-        raise OptimizeError(f"n, the number of runs, must be a whole number of at least 1, got {n!r}")
-    if not tolerance >= 0:
-        raise OptimizeError(f"tolerance must be 0 or more, got {tolerance!r}")
-    if method not in METHODS:
-        close = difflib.get_close_matches(str(method), METHODS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise OptimizeError(f"unknown method {method!r}; {hint}choose one of {', '.join(METHODS)}")
-
-
-def _problem(
-    fit: Fit,
-    n_tokens: float,
-    bounds: Mapping | None,
-    available: Mapping | None,
-    max_epochs: float | Mapping,
-    target: Mapping | None,
-) -> MixtureProblem | None:
-    """The mixtures to choose from; None for a law that does not depend on them."""
-    if not fit.sources or "weights" not in fit.law.columns:
-        if bounds:
-            raise OptimizeError(
-                f"bounds limit mixture weights, but law {fit.law.name} does not depend on any: leave them out"
-            )
-        return None
-    problem = MixtureProblem.build(
-        fit.sources,
-        fit.domains,
-        n_tokens=n_tokens,
-        bounds=bounds,
-        available=available,
-        max_epochs=max_epochs,
-        target=target,
-    )
-    # Laws that are infinite at zero weight name the least they take.
-    problem = problem.raised(fit.law.weight_floor if fit.law.weight_floor > RESOLUTION else 0.0)
-    # What the sum and the other sources' limits leave of each range: a source may be fixed without saying so.
-    least, most = problem.lower, problem.upper
-    return problem.replace(
-        lower=np.maximum(least, 1 - (most.sum() - most)), upper=np.minimum(most, 1 - (least.sum() - least))
-    )
-
-
-def _unique(fit: Fit, available: Mapping[str, float] | None) -> np.ndarray | None:
-    if "unique" not in fit.law.columns:
-        return None
-    missing = [s for s in fit.sources if s not in (available or {})]
-    if missing:
-        raise OptimizeError(
-            f"law {fit.law.name} counts repetition: say how many tokens of {missing[0]} exist for the target (available)"
-        )
-    return np.array([float((available or {})[s]) for s in fit.sources])
-
-
-def _pool(
-    fit: Fit, problem: MixtureProblem | None, table: Runs | None, near: np.ndarray,
-    n_params: float, n_tokens: float, budget: float, seed: int,
-) -> tuple[Candidates, list[str]]:  # fmt: skip
-    """The candidates that the law can value, and warnings."""
-    warnings = []
-    if table is None:
-        pool = generate(
-            fit, problem, n_params=n_params, n_tokens=n_tokens, budget=budget, near=near, seed=seed
-        )
-        for column in ("n_params", "n_tokens"):
-            if getattr(fit.runs, column) is None:
-                warnings.append(f"the runs have no column {column}: new runs are priced at the target's")
-    else:
-        pool = from_table(fit, table, n_params=n_params, n_tokens=n_tokens, budget=budget)
-        if len(pool) < len(table):
-            warnings.append(
-                f"{len(table) - len(pool)} of {len(table)} candidates cost more than the budget and were left out"
-            )
-    good = usable(fit, pool)
-    if not good.any():
-        raise OptimizeError(
-            f"law {fit.law.name} predicts no loss within twice the highest observed one for any of {len(pool)} candidates: "
-            "they lie where the law cannot be trusted; give other candidates"
-        )
-    if pool.rows is not None and not good.all():
-        rows = pool.rows[~good]
-        named = ", ".join(map(str, rows[:5])) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
-        warnings.append(
-            f"the law's prediction is not finite, or over twice the highest observed loss, at candidates in rows {named}: left out"
-        )
-    return pool.select(good), warnings
 
 
 def _criterion(
@@ -345,30 +255,3 @@ def _next_seed(runs: Runs, pool: Candidates, c: int) -> int:
     if not same.any():
         return 0
     return max(int(same.sum()), 0 if runs.seed is None else int(runs.seed[same].max()) + 1)
-
-
-def _warnings(
-    fit: Fit, n_params: float, n_tokens: float, budget: float, regret: float | None, method: str
-) -> list[str]:
-    from lawkit.mixture._warnings import scale_warnings
-
-    out = [w for w in scale_warnings(fit, n_params, n_tokens) if "below the data" in w]
-    goal = float(training_flops(n_params, n_tokens))
-    sizes = [
-        np.full(len(fit.runs), v) if (r := getattr(fit.runs, k)) is None else r
-        for k, v in (("n_params", n_params), ("n_tokens", n_tokens))
-    ]
-    recorded = any(getattr(fit.runs, k) is not None for k in ("n_params", "n_tokens"))
-    if recorded and goal <= (most := float(training_flops(*sizes).max())) * (1 + SAME):
-        out.append(
-            f"the target, {goal:.4g} flops, lies inside the data: the dearest run recorded cost {most:.4g}; smaller runs teach little more about it"
-        )
-    if budget >= goal:
-        out.append(
-            f"the budget of {budget:.4g} flops would pay for the target run itself ({goal:.4g}); proposals stay below it in cost"
-        )
-    if regret is not None and regret < 1e-12 and method == "regret":
-        out.append(
-            "the best mixture sits at limits that nothing uncertain moves, so the expected regret is 0: use method 'variance' if the loss itself matters"
-        )
-    return out

@@ -1,14 +1,14 @@
 """How much any batch could save at most: the design problem with fractions of runs, which is convex.
 
-With lambda_c runs of candidate c, phi(lambda) = sum_g tr(A (Sigma^-1 + sum_c lambda_c J_c' R^-1 J_c)^-1 A') is convex, and the
-batches within the limits are among the lambda >= 0 with cost . lambda <= budget and sum lambda <= number. A handful of candidates
-carries the optimum, so the problem is solved on a subset by a barrier method; then all candidates are priced, and
-those worth more than the budget's shadow price join the subset.
+With lambda_c runs of candidate c, phi(lambda) = sum_g tr(A (Sigma^-1 + sum_c lambda_c J_c' R^-1 J_c)^-1 A')
+is convex, and the batches within the limits are among the lambda >= 0 with cost . lambda <= budget and
+sum lambda <= number. A handful of candidates carries the optimum, so the problem is solved on a subset by a
+barrier method; then all candidates are priced, and those worth more than the limits' shadow prices join the subset.
 
-The bound does not rest on the solver. phi lies above its tangent at any lambda, and the tangent's least value over all
-candidates is bounded by weak duality with the two limits' multipliers. A semidefinite program (cvxpy) would say the
-same; with 20,000 candidates of 8 domains it has 160,000 rank-one terms, and is beyond what conic solvers take. The
-tests compare the two on instances small enough for both.
+The bound does not rest on the solver. phi lies above its tangent at any lambda, and the tangent's least value
+over all candidates is bounded by weak duality with the two limits' multipliers. A semidefinite program
+(cvxpy) would say the same; with 20,000 candidates of 8 domains it has 160,000 rank-one terms, and is beyond
+what conic solvers take. The tests compare the two on instances small enough for both.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def least(
 
 
 def _diverse(worth: np.ndarray, mixture: np.ndarray) -> list[int]:
-    """The best candidates of the best mixtures: scales of one mixture are so alike that one of them says it for all."""
+    """The best candidate of each of the best mixtures: its scales are alike, one says it for all."""
     order = np.argsort(-worth)
     _, first = np.unique(mixture[order], return_index=True)
     return [c for c in order[np.sort(first)[:JOIN]].tolist() if worth[c] > 0]
@@ -112,7 +112,7 @@ def _prices(
 
 
 def _phi(weight: np.ndarray, rows: np.ndarray, scaled: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """Inverse information (G, P, P), phi, and how fast it falls with each of q candidates; `rows` (G, q, m, P)."""
+    """Inverse information (G, P, P), phi, and its fall with each of q candidates; `rows` (G, q, m, P)."""
     size = rows.shape[-1]
     flat = rows * np.sqrt(weight)[None, :, None, None]
     flat = flat.reshape(len(rows), -1, size)

@@ -1,12 +1,13 @@
-"""What a run is worth to the decision: how far the posterior lets the best mixture wander, and what that costs.
+"""What a run is worth to the decision: how far the posterior lets the best mixture wander, and at what cost.
 
 An error dz of the fitted vector moves the gradient of the target loss in the mixture by G dz, the optimum by
 dh = -P G dz and costs, to second order, the regret 1/2 dh' H dh. So the expected regret is tr(W Sigma) with
-W = 1/2 G' P G. P is the inverse of H on the directions in which the optimum can move: those that keep the sum and
-the limits that bind. Which limits bind depends on dz, so P is the mean over draws of it, each draw's optimum being
-that of the quadratic model under all limits. By the Gaussian identity d E[r] / d Sigma = 1/2 E[r''] that W is exactly the
-rate at which expected regret falls with Sigma; where no limit changes sides it is the plain formula; and a direction
-in which H is flat or singular cannot carry an optimum past the limits of the simplex.
+W = 1/2 G' P G. P is the inverse of H on the directions in which the optimum can move: those that keep the sum
+and the limits that bind. Which limits bind depends on dz, so P is the mean over draws of it, each draw's
+optimum being that of the quadratic model under all limits. By the Gaussian identity d E[r] / d Sigma = 1/2
+E[r''] that W is exactly the rate at which expected regret falls with Sigma; where no limit changes sides it
+is the plain formula; and a direction in which H is flat or singular cannot carry an optimum past the limits
+of the simplex.
 
 All criteria that are linear in Sigma are written as factors A, with A' A their matrix.
 """
@@ -127,7 +128,7 @@ class Slopes:
 
 
 def usable(fit: Fit, c: Candidates, ceiling: float = 2.0) -> np.ndarray:
-    """(n,) whether a candidate's losses and derivatives are finite and no loss is `ceiling` times the highest observed.
+    """(n,) whether losses and slopes are finite and no loss is over `ceiling` times the highest observed.
 
     Laws with a power of a weight say absurd losses near its zero; a run there would seem to teach everything.
     """
@@ -195,7 +196,8 @@ def decision(
         raise OptimizeError(
             f"law {fit.law.name} has no finite second derivatives at its best mixture ("
             + ", ".join(f"{s} {x:.4g}" for s, x in zip(fit.sources, h, strict=True))
-            + "), so the regret of a wrong choice cannot be computed: bound the weights away from 0 or use method 'variance'"
+            + "), so the regret of a wrong choice cannot be computed: bound the weights away from 0 or use "
+            "method 'variance'"
         )
     spread = np.einsum("gkp,gpq,glq->kl", mixed, fit.covariance, mixed)
     inverse, plausible = movable(gradient, hessian, spread, h, problem, seed)
@@ -209,8 +211,8 @@ def mixed_derivatives(
 ) -> np.ndarray:
     """(G, K, P) derivatives of the target loss in the mixture and the fitted vector.
 
-    Central differences of the exact gradient along the fitted vector: good to 1e-8, where compiling all pairs of second
-    derivatives takes seconds.
+    Central differences of the exact gradient along the fitted vector: good to 1e-8, where compiling all pairs
+    of second derivatives takes seconds.
     """
     e = fit.estimate
     groups, size = e.z.shape
@@ -235,7 +237,7 @@ def movable(
     problem: MixtureProblem,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean inverse of the Hessian on the free directions (K, K), and the optima (draws, K) it is the mean over.
+    """Mean inverse of the Hessian on the free directions (K, K), and the optima (draws, K) it is taken over.
 
     Parameters
     ----------
@@ -297,7 +299,7 @@ def prediction_factor(
     target: np.ndarray | None,
     unique: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Factor (G, r, P) of the mean posterior variance of predictions at mixtures `weights` (M, K) and one scale.
+    """Factor (G, r, P) of the mean posterior variance of predictions at mixtures `weights` (M, K), one scale.
 
     Parameters
     ----------
