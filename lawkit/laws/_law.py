@@ -167,7 +167,8 @@ class Law:
     coupled
         True when one parameter set serves all domains (vectors then run over sources = domains).
     convex_in_weights
-        True when the loss is convex in the weights for all admissible parameters; tests hold it to that.
+        True when the loss is convex in the weights, where none is under `weight_floor`, for all admissible
+        parameters; tests hold it to that.
     form
         Name of the convex program in `lawkit.mixture` that finds its optimum, or None.
     weight_floor
