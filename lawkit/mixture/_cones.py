@@ -143,8 +143,11 @@ class ConeProgram:
         SolverError
             When Clarabel ends without a usable point.
         """
-        import clarabel
+        from importlib import import_module
+
         from scipy import sparse
+
+        clarabel: Any = import_module("clarabel")  # a compiled module without type information
 
         row, column, value, offset, cones, at = [], [], [], [], [], 0
         for kind, blocks in self._rows.items():

@@ -191,7 +191,8 @@ class MixtureProblem:
         if high < 1 - RESOLUTION:
             named = [self._upper_text(i) for i in range(len(self.sources))]
             missing = 1 - high
-            ways = [self._relief(int(i), float(self.upper[i]) + missing) for i in np.argsort(self.upper)[::-1][:2]]
+            loosest = [int(i) for i in np.argsort(self.upper)[::-1][:2]]
+            ways = [self._relief(i, float(self.upper[i]) + missing) for i in loosest]
             raise OptimizeError(
                 f"no mixture fits: the upper limits add up to {high:.6g}, less than 1 ({_listed(named)}); "
                 f"raise them by {missing:.3g} in total, for example {' or '.join(ways)}"
