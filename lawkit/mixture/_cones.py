@@ -94,7 +94,7 @@ class ConeProgram:
     >>> x, y = program.variable(1), program.variable(1)
     >>> program.at_least_exp(x, -y)
     >>> solution = program.minimise(x + y)
-    >>> float(abs(program.value(x, solution)[0] - 1.0)) < 1e-6
+    >>> bool(abs(program.value(x + y, solution)[0] - 1.0) < 1e-6)
     True
     """
 
