@@ -10,7 +10,8 @@ import pytest
 
 import lawkit
 import lawkit.laws
-from lawkit.laws._function import Inputs, _Node, _State
+from lawkit.laws._codegen import Node
+from lawkit.laws._evaluation import Evaluation, Inputs
 from lawkit.laws._law import Law
 from lawkit.runs import Runs
 
@@ -118,15 +119,15 @@ def test_inner_equation_is_solved_in_a_few_steps(law: Law, monkeypatch: pytest.M
     equation = law.function._equation
     assert equation is not None
     evaluations = []
-    original = _State.equation_slope
+    original = Evaluation.equation_slope
 
-    def recorded(state: _State, node: _Node) -> tuple[np.ndarray, np.ndarray]:
+    def recorded(state: Evaluation, node: Node) -> tuple[np.ndarray, np.ndarray]:
         evaluations.append(original(state, node))
         return evaluations[-1]
 
-    monkeypatch.setattr(_State, "equation_slope", recorded)
+    monkeypatch.setattr(Evaluation, "equation_slope", recorded)
     with np.errstate(all="ignore"):
-        state = _State(law.function, z, inputs(n, d, h, n_ref=float(n.min()), d_ref=30.0))
+        state = Evaluation(law.function, z, inputs(n, d, h, n_ref=float(n.min()), d_ref=30.0))
         assert len(evaluations) <= 40
         value, slope = state.equation_slope(equation)
     assert np.abs(value).max() < 1e-13
@@ -165,7 +166,7 @@ def test_implicit_derivatives_are_exact(law: Law, variable: str) -> None:
 
 def _multiplier(law: Law, z: np.ndarray, n: np.ndarray, d: np.ndarray, h: np.ndarray) -> np.ndarray:
     """Log of the inner problem's multiplier (rows, 1)."""
-    state = _State(law.function, z, inputs(n, d, h))
+    state = Evaluation(law.function, z, inputs(n, d, h))
     return state._outer["s"][0] - np.log(n)[:, None]
 
 

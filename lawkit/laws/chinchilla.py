@@ -27,6 +27,7 @@ class Chinchilla(Law):
         Parameter(name="beta", start=(0.05, 2.0)),
     )
     loss = E + A / N**alpha + B / D**beta
+    starts = 4  # each the best of a quarter of a grid: see lawkit.fitting.starts
 
 
 chinchilla = Chinchilla()
