@@ -110,6 +110,10 @@ def propose_runs(
         n_params if fit.runs.n_params is not None else None,
         n_tokens if fit.runs.n_tokens is not None else None,
         unique_for(fit, available),
+        # Which domains count also matters to laws without a mixture to choose.
+        MixtureProblem.build(("any",), fit.domains, target=target).target
+        if problem is None
+        else problem.target,
     )
     choice = None
     h = None
@@ -131,7 +135,9 @@ def propose_runs(
     judge = _criterion(
         "regret" if choice else "mspe" if method == "mspe" else "variance", fit, at, problem, h, choice, seed
     )
-    factor = judge if method == "regret" else _criterion(method, fit, at, problem, h, choice, seed)
+    factor = judge if method == "regret" else None  # 'd-optimal' has no factor, 'random' no criterion
+    if method in ("variance", "mspe"):
+        factor = _criterion(method, fit, at, problem, h, choice, seed)
     limits = Limits(budget=budget, number=MOST_RUNS if n is None else n, tolerance=tolerance)
     posterior, slopes = Posterior.of(fit), Slopes(fit, pool)
     batch = (
@@ -163,6 +169,7 @@ class _At:
     n_params: float | None
     n_tokens: float | None
     unique: np.ndarray | None
+    target: np.ndarray
 
 
 def _criterion(
@@ -173,23 +180,20 @@ def _criterion(
     h: np.ndarray | None,
     choice: Decision | None,
     seed: int,
-) -> np.ndarray | None:
-    """The factor of a method's criterion; None for 'd-optimal' and 'random'."""
-    if method == "regret":
-        assert choice is not None
+) -> np.ndarray:
+    """The factor of what is judged by: 'regret' where there is a choice, 'variance' or 'mspe'."""
+    if method == "regret" and choice is not None:
         return choice.factor
-    if method in ("d-optimal", "random"):
-        return None
     if problem is None:
         where = np.full((1, len(fit.sources)), 1 / max(len(fit.sources), 1))
     elif method == "mspe":
         where = space_filling(problem, REGION, seed)
     else:
-        where = h[None] if choice is None and h is not None else np.vstack([choice.h, choice.plausible])
-    weight = None
-    if method == "variance":
-        weight = np.full(len(fit.domains), 1 / len(fit.domains)) if problem is None else problem.target
-    return prediction_factor(fit, where, at.n_params, at.n_tokens, weight, at.unique)
+        assert h is not None
+        where = h[None] if choice is None else np.vstack([h, choice.plausible])
+    return prediction_factor(
+        fit, where, at.n_params, at.n_tokens, None if method == "mspe" else at.target, at.unique
+    )
 
 
 def _efficiency(

@@ -55,20 +55,22 @@ def least(
     price = _prices(slopes, posterior, root, inner, scaled)
     mixture = np.unique(candidates.weights.round(6), axis=0, return_inverse=True)[1].ravel()
     chosen = list(dict.fromkeys([*chosen, *_diverse(price / cost, mixture), *_diverse(price, mixture)]))
-    bound = 0.0
+    bound: float = 0.0
     for _ in range(ROUNDS):
         rows = np.stack([slopes.at(c) for c in chosen], 1) @ root[:, None] / posterior.noise[:, None, :, None]
         weight, multipliers = _barrier(rows, scaled, cost[chosen], limits.number, cap)
         inner, value, slope = _phi(weight, rows, scaled)
         price = _prices(slopes, posterior, root, inner, scaled)
-        bound = max(bound, value + slope @ weight - _most(price, cost, limits.number, cap, multipliers))
+        bound = max(
+            bound, value + float(slope @ weight) - _most(price, cost, limits.number, cap, multipliers)
+        )
         if value - bound <= ENOUGH * (1 - bound):
             break
         worth = price / (multipliers[0] * cost + multipliers[1])
         kept = [chosen[i] for i in np.argsort(-weight)[: KEPT - JOIN]]
         worth[kept] = 0.0
         chosen = kept + _diverse(worth, mixture)
-    return start * min(max(bound, 0.0), 1.0)
+    return start * float(np.clip(bound, 0.0, 1.0))
 
 
 def _diverse(worth: np.ndarray, mixture: np.ndarray) -> list[int]:

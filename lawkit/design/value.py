@@ -206,6 +206,10 @@ def decision(
     return Decision(h, np.sqrt(0.5) * root @ mixed, plausible)
 
 
+def _size(value: float | None) -> np.ndarray | None:
+    return None if value is None else np.array([value])
+
+
 def mixed_derivatives(
     fit: Fit, target: np.ndarray, h: np.ndarray, n_params: float | None, n_tokens: float | None
 ) -> np.ndarray:
@@ -220,7 +224,7 @@ def mixed_derivatives(
     each = np.arange(size)
     z[:, each, 0, each] += STEP
     z[:, each, 1, each] -= STEP
-    x = e.inputs(h[None], n_params, n_tokens)
+    x = e.inputs(h[None], _size(n_params), _size(n_tokens))
     x = type(x)(**{**x.__dict__, "own": np.repeat(x.own, 2 * size, axis=0)})
     _, slope = e.law.function.jacobian(z.reshape(-1, size), x, ("weights",))
     slope = slope[:, 0].reshape(groups, size, 2, -1, len(h))  # (G, P, 2, m, K)
@@ -308,7 +312,9 @@ def prediction_factor(
     """  # fmt: skip
     e = fit.estimate
     each = None if unique is None else np.repeat(unique[None], len(weights), 0)
-    _, slope = e.law.function.jacobian(e.z, e.inputs(weights, n_params, n_tokens, each))  # (G, M, m, P)
+    _, slope = e.law.function.jacobian(
+        e.z, e.inputs(weights, _size(n_params), _size(n_tokens), each)
+    )  # (G, M, m, P)
     slope = slope[:, np.isfinite(slope).all((0, 2, 3))]
     groups, count, m, size = slope.shape
     if not count:
@@ -317,4 +323,4 @@ def prediction_factor(
         rows = slope.reshape(groups, count * m, size) / np.sqrt(count * len(fit.domains))
     else:
         rows = np.einsum("gnmp,gm->gnp", slope, target.reshape(groups, m)) / np.sqrt(count)
-    return np.linalg.qr(rows, "r") if rows.shape[1] > size else rows
+    return np.asarray(np.linalg.qr(rows, "r")) if rows.shape[1] > size else rows
