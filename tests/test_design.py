@@ -74,6 +74,12 @@ def chosen(fit: Fit) -> lawkit.design.Proposal:
     return lawkit.propose_runs(fit, **GOAL, budget=1e19, n=6)
 
 
+def known(value: Any) -> Any:
+    """A value that must not be None."""
+    assert value is not None
+    return value
+
+
 def problem_of(fit: Fit, **limits) -> MixtureProblem:
     return MixtureProblem.build(fit.sources, fit.domains, **limits)
 
@@ -377,7 +383,7 @@ def test_other_methods_share_the_interface(fit: Fit, chosen, method: str) -> Non
     assert last >= 0.95 * best
     assert (found.criterion_now is None) == (method in ("random", "d-optimal"))
     if found.criterion_now is not None:
-        assert found.runs[-1].criterion_after < found.criterion_now
+        assert known(found.runs[-1].criterion_after) < known(found.criterion_now)
 
 
 def test_variance_is_that_of_the_target_loss(fit: Fit) -> None:
@@ -395,10 +401,10 @@ def test_variance_is_that_of_the_target_loss(fit: Fit) -> None:
 
 def test_bounds_hold_for_generated_runs_and_move_the_decision(fit: Fit) -> None:
     found = lawkit.propose_runs(fit, **GOAL, budget=1e19, n=4, bounds={"code": (0.0, 0.2)})
-    assert found.mixture["code"] <= 0.2 + 1e-9
+    assert known(found.mixture)["code"] <= 0.2 + 1e-9
     assert all(r.weights["code"] <= 0.2 + 2e-3 for r in found.runs)
     scarce = lawkit.propose_runs(fit, **GOAL, budget=1e19, n=2, available={"math": 1e9}, max_epochs=3)
-    assert scarce.mixture["math"] <= 0.1 + 1e-9
+    assert known(scarce.mixture)["math"] <= 0.1 + 1e-9
 
 
 def test_a_table_of_candidates(fit: Fit, tmp_path) -> None:
@@ -414,7 +420,7 @@ def test_a_table_of_candidates(fit: Fit, tmp_path) -> None:
     table.write(tmp_path / "next.csv")
     read = read_runs(tmp_path / "next.csv", require_losses=False)
     found = lawkit.propose_runs(fit, **GOAL, budget=flops.sum(), candidates=read)
-    assert sorted(r.row for r in found.runs) == list(range(1, 13))
+    assert sorted(known(r.row) for r in found.runs) == list(range(1, 13))
     assert found.runs[0].row == 5
     assert found.stopped.startswith("candidates")
     assert list(found.runs[0].weights) == list(fit.sources)
@@ -428,7 +434,7 @@ def test_a_table_of_candidates(fit: Fit, tmp_path) -> None:
 def test_written_proposals_read_back_as_candidates(fit: Fit, chosen, tmp_path) -> None:
     chosen.write(tmp_path / "next.csv")
     back = read_runs(tmp_path / "next.csv", require_losses=False)
-    assert back.seed.tolist() == [r.seed for r in chosen.runs]
+    assert known(back.seed).tolist() == [r.seed for r in chosen.runs]
     assert back.flops == pytest.approx([r.flops for r in chosen.runs])
     again = lawkit.propose_runs(fit, **GOAL, budget=chosen.budget, candidates=back)
     assert again.runs[-1].regret_after == pytest.approx(chosen.runs[-1].regret_after, rel=1e-6)
@@ -508,11 +514,11 @@ def test_laws_without_a_mixture_are_told_apart() -> None:
         assert found.runs[0].weights == {}
         assert found.runs[0].regret_after is None
         json.dumps(found.to_dict(), allow_nan=False)
-        assert found.to_runs().n_params.shape == (len(found.runs),)
+        assert known(found.to_runs().n_params).shape == (len(found.runs),)
     with pytest.raises(OptimizeError, match="did you mean 'web'"):
         lawkit.propose_runs(f, **goal, method="variance", target={"wbe": 1})
     variance = lawkit.propose_runs(f, **goal, n=5, method="variance")
-    assert variance.runs[-1].criterion_after < 0.5 * variance.criterion_now
+    assert known(variance.runs[-1].criterion_after) < 0.5 * known(variance.criterion_now)
 
 
 def test_a_corner_that_nothing_moves_has_no_regret() -> None:
@@ -544,7 +550,7 @@ def test_laws_that_count_repetition_need_the_tokens_that_exist() -> None:
         lawkit.propose_runs(f, **GOAL, budget=1e20, method="variance")
     found = lawkit.propose_runs(f, **GOAL, budget=1e20, method="variance", available={"web": 1e10}, n=3)
     assert all(r.unique is not None and r.unique["web"] in (1e9, 4e9, 1e11) for r in found.runs)
-    assert found.runs[-1].criterion_after < found.criterion_now
+    assert known(found.runs[-1].criterion_after) < known(found.criterion_now)
     table = found.to_runs()
     assert table.unique is not None
     assert table.unique.shape == (3, 1)
