@@ -142,7 +142,7 @@ def _without(
     smaller = LeastSquares(
         problem.function, problem.inputs.take(at), Target(target.losses[at], weights), problem.objective
     )
-    again, _ = minimise(smaller, z[at], np.arange(len(at)), max_iterations=60, tolerance=1e-9)
+    again, _ = minimise(smaller, z[at], np.arange(len(at)), max_iterations=40, tolerance=1e-6)
     _, covariance = posterior(smaller, again)
     return z[at] - again, np.sqrt(np.einsum("bpp->bp", covariance))
 

@@ -195,9 +195,18 @@ def _minimise(
             for kept, new in zip(terms, problem.expansion(z[fresh], groups[fresh], newton), strict=True):
                 kept[fresh] = new
         many = np.repeat(at, len(tried))
-        each = np.arange(len(at))
         lam = damping[at, None] * tried
         step = _damped_step(*(t[many] for t in terms), lam.ravel(), newton)
+        if newton:
+            # Near a minimum a Newton step says what it will gain; with nothing left to gain it need not be tried.
+            promised = (step * terms[0][many]).sum(1).reshape(lam.shape)[:, 0]
+            there = (promised < 0.1 * tolerance * cost[at]) & (lam[:, 0] < 0.1)
+            active[at[there]] = False
+            at, lam = at[~there], lam[~there]
+            many, step = many[np.repeat(~there, len(tried))], step[np.repeat(~there, len(tried))]
+            if not len(at):
+                continue
+        each = np.arange(len(at))
         trial = z[many] - np.clip(step, -2.0, 2.0)  # a factor of e^2 in one step is far enough
         trial_cost = problem.cost(trial, groups[many])
         trial_cost[~np.isfinite(trial).all(1)] = np.inf

@@ -10,7 +10,7 @@ from lawkit.fitting.solver import LeastSquares
 from lawkit.laws._law import Law, PriorContext
 
 #: Candidates per start where they are drawn at random, and per searched parameter where there are one or two.
-_DRAWS, _GRID = 16, 16
+_DRAWS, _GRID = 16, 14
 
 
 def starting_points(

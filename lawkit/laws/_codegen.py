@@ -20,7 +20,8 @@ class Code:
     """One expression in named variables; value, gradient and Hessian compiled when first asked for."""
 
     def __init__(self, expr: sp.Expr, variables: Sequence[sp.Symbol], constants: Sequence[sp.Symbol]):
-        self.expr = expr
+        logs = {c: sp.Symbol(f"log_{c.name}", real=True) for c in constants if c.is_positive}
+        self.expr = expr = _in_logs(expr, logs)
         self.variables = [v for v in variables if expr.has(v)]
         self._arguments = [*self.variables, *[c for c in constants if expr.has(c)]]
         self._firsts: dict[sp.Symbol, sp.Expr] = {}
@@ -83,6 +84,31 @@ class Code:
             return raw(*[env[a] for a in arguments], *[env["log " + a] for a in log_arguments])
 
         return run
+
+
+def _in_logs(expr: sp.Expr, logs: dict[sp.Symbol, sp.Symbol]) -> sp.Expr:
+    """Powers of constants as exponentials of their logarithms, and products of those as one exponential.
+
+    (N_ref/N)^a becomes exp(a (log N_ref - log N)): one exponential a row where there were two, and shorter derivatives.
+    """
+    powers = {
+        p: sp.exp(p.exp * logs[p.base]) for p in expr.atoms(sp.Pow) if p.base in logs and not p.exp.is_number
+    }
+    symbols = set(logs.values())
+
+    def merge(*factors: sp.Expr) -> sp.Expr:
+        merged = [f for f in factors if isinstance(f, sp.exp)]
+        by_rest: dict[sp.Expr, list[sp.Expr]] = {}
+        for term in sp.Add.make_args(sp.Add(*[f.args[0] for f in merged])):
+            rest, log = term.as_independent(*symbols, as_Add=False)
+            number, rest = rest.as_coeff_Mul()
+            by_rest.setdefault(rest, []).append(number * log)
+        if len(merged) < 2 or not any(f.has(*symbols) for f in merged):
+            return sp.Mul(*factors)
+        exponent = sp.Add(*[sp.Mul(rest, sp.Add(*log)) for rest, log in by_rest.items()])
+        return sp.Mul(sp.exp(exponent), *[f for f in factors if f not in merged])
+
+    return expr.xreplace(powers).replace(sp.Mul, merge)
 
 
 class _Step(sp.Function):
