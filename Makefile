@@ -47,11 +47,11 @@ endif
 test: $(STAMP)-test
 	@$(BIN)/python -m pytest -q
 
+CORE := $(patsubst %,tests/test_%.py,laws formula solver fit_folder published_laws mixture cli packaging)
+
 # The law core alone: what CI also runs on a second Python.
 test-core: $(STAMP)-test
 	@$(BIN)/python -m pytest -q -m "not slow" $(CORE)
-
-CORE := tests/test_cli.py tests/test_packaging.py $(wildcard tests/test_law*.py tests/test_fit*.py)
 
 check: $(STAMP)-dev .types
 	@$(BIN)/ruff check
