@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def table(n: int = 42, seed: int = 0) -> Runs:
     )
 
 
-def points(n: int = 3) -> dict[str, np.ndarray]:
+def points(n: int = 3) -> dict[str, Any]:
     rng = np.random.default_rng(5)
     return {
         "n_params": np.geomspace(6e7, 3e9, n),
@@ -90,7 +91,7 @@ def test_runs_and_holdout_come_back(fitted: Fit, tmp_path: Path) -> None:
     for name in ("n_params", "weights", "losses", "unique", "run_id", "rows"):
         np.testing.assert_array_equal(getattr(after.runs, name), getattr(fitted.runs, name))
     assert after.runs.path == "runs.csv"  # no folder of this machine in a file that travels
-    assert np.array_equal(after.holdout_spread, fitted.holdout_spread)
+    np.testing.assert_array_equal(after.holdout_spread, fitted.holdout_spread)  # type: ignore[arg-type]
 
 
 def test_fit_json_is_strict_json(fitted: Fit, tmp_path: Path) -> None:

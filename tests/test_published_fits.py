@@ -26,7 +26,10 @@ def scale_only(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> Runs:
 
 def chinchilla(datasets: Path, drop: int) -> Runs:
     with (datasets / "chinchilla_epoch" / "svg_extracted_data.csv").open() as file:
-        rows = [(float(r["Model Size"]), float(r["Training FLOP"]), float(r["loss"])) for r in csv.DictReader(file)]
+        rows = [
+            (float(r["Model Size"]), float(r["Training FLOP"]), float(r["loss"]))
+            for r in csv.DictReader(file)
+        ]
     rows.sort(key=lambda row: row[2])
     n, flops, loss = np.array(rows[: len(rows) - drop]).T
     return scale_only(n, flops / (6 * n), loss)
@@ -35,7 +38,9 @@ def chinchilla(datasets: Path, drop: int) -> Runs:
 def gemstones(datasets: Path, which: str) -> Runs:
     lines = (datasets / "gemstones" / f"wandb_df_for_fitting_{which}.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    return scale_only(*(np.array([r[c] for r in rows], float) for c in ("params_active_precise", "tokens", "final_loss")))
+    return scale_only(
+        *(np.array([r[c] for r in rows], float) for c in ("params_active_precise", "tokens", "final_loss"))
+    )
 
 
 def test_chinchilla_without_the_five_highest_losses(datasets: Path) -> None:

@@ -9,7 +9,7 @@ from scipy.optimize import least_squares
 from lawkit import laws
 from lawkit.fitting.estimate import Prepared, prepare
 from lawkit.fitting.solver import LeastSquares, Target, minimise
-from lawkit.laws import Objective
+from lawkit.laws._law import Objective
 from lawkit.runs import Runs
 
 HUBER = Objective(kind="huber", delta=2e-3)
@@ -26,7 +26,9 @@ def table(n: int = 40, noise: float = 0.004) -> Runs:
     losses *= np.exp(rng.normal(0, noise, losses.shape))
     losses[4, 0] = losses[9, 2] = np.nan
     names = ("a", "b", "c")
-    return Runs(sources=names, domains=names, n_params=n_params, n_tokens=n_tokens, weights=weights, losses=losses)
+    return Runs(
+        sources=names, domains=names, n_params=n_params, n_tokens=n_tokens, weights=weights, losses=losses
+    )
 
 
 def ready(law: str, objective: Objective) -> tuple[Prepared, np.ndarray]:
@@ -96,7 +98,9 @@ def test_masked_cells_say_nothing() -> None:
     assert not other.pulls(z)[masked[..., 0]].any()
 
 
-@pytest.mark.parametrize(("law", "objective"), [("chinchilla", HUBER), ("chinchilla", RELATIVE), ("dcpt", RELATIVE)])
+@pytest.mark.parametrize(
+    ("law", "objective"), [("chinchilla", HUBER), ("chinchilla", RELATIVE), ("dcpt", RELATIVE)]
+)
 def test_minimum_is_scipys(law: str, objective: Objective) -> None:
     """From the same start, scipy's trust region with the same loss never ends lower."""
     found, z = ready(law, objective)
@@ -112,7 +116,9 @@ def test_minimum_is_scipys(law: str, objective: Objective) -> None:
             return r[live]
 
         loss = {"loss": "huber", "f_scale": objective.delta} if objective.kind == "huber" else {}
-        theirs = least_squares(residual, ours[g] + 0.02, xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=3000, **loss)
+        theirs = least_squares(
+            residual, ours[g] + 0.02, xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=3000, **loss
+        )
         lowest = theirs.cost * (1 if objective.kind == "huber" else 2)  # scipy halves squares
         assert cost[g] <= lowest * (1 + 1e-7)
 

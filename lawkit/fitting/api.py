@@ -106,8 +106,14 @@ def default_law(runs: Runs) -> str:
         return "transfer-average"
     vary = [c for c in ("n_params", "n_tokens") if (v := getattr(runs, c)) is not None and distinct(v) > 1]
     if not vary:
-        raise FitError("neither n_params nor n_tokens varies and there are no two sources: no law can be fitted to that")
-    return {"n_params": "chinchilla-model", "n_tokens": "chinchilla-data"}[vary[0]] if len(vary) == 1 else "chinchilla"
+        raise FitError(
+            "neither n_params nor n_tokens varies and there are no two sources: no law can be fitted to that"
+        )
+    return (
+        {"n_params": "chinchilla-model", "n_tokens": "chinchilla-data"}[vary[0]]
+        if len(vary) == 1
+        else "chinchilla"
+    )
 
 
 def _resolve(runs: Runs, law: str | Law | None, formula: str | None) -> Law:
@@ -123,7 +129,12 @@ def _resolve(runs: Runs, law: str | Law | None, formula: str | None) -> Law:
 
 
 def _with_holdout(
-    result: Fit, holdout: str | float | None, objective: Objective, min_weight: float, seed: int, starts: int | None
+    result: Fit,
+    holdout: str | float | None,
+    objective: Objective,
+    min_weight: float,
+    seed: int,
+    starts: int | None,
 ) -> Fit:
     runs = result.runs
     cut = split(runs, holdout, seed)
@@ -140,7 +151,8 @@ def _with_holdout(
     observed = test.losses[:, [runs.domains.index(d) for d in part.domains]]
     observed = np.where(fitted_cells(test, part.own, min_weight), observed, np.nan)
     seen = ~np.isnan(observed)
-    assert prediction.lower is not None and prediction.upper is not None
+    assert prediction.lower is not None
+    assert prediction.upper is not None
     inside = (observed >= prediction.lower) & (observed <= prediction.upper)
     miss = np.where(seen, np.abs(np.log(prediction.mean / np.where(seen, observed, 1.0))), np.nan)
     reach = partial._reach(part.inputs(test.weights, test.n_params, test.n_tokens, test.unique), highest=True)
@@ -154,6 +166,8 @@ def _with_holdout(
             "coverage_90": float(inside[seen].mean()) if seen.any() else None,
         },
         domain_holdout=domain_errors(prediction.mean, observed, part.domains),
-        holdout_spread=np.array([np.quantile(m[~np.isnan(m)], 0.9) if (~np.isnan(m)).any() else 0.0 for m in miss.T]),
+        holdout_spread=np.array(
+            [np.quantile(m[~np.isnan(m)], 0.9) if (~np.isnan(m)).any() else 0.0 for m in miss.T]
+        ),
         holdout_reach=float(np.median(reach)) if holdout == "scale" else 0.0,
     )

@@ -40,21 +40,36 @@ def diagnose(runs: Runs, e: Estimate, ready: Prepared, starts: int) -> tuple[dic
     missed = [n for n, f in zip(names, e.starts_at_optimum, strict=True) if f < 0.5]
     if missed and starts > 1:
         # Few of the starts agreeing means that the best of them may not be the best there is.
-        warnings.append(f"under half of {starts} starts reached the best objective for {_some(missed)}: the optimum may be local")
-    edges = [f"{p} ({n})" for n, z in zip(names, e.z, strict=True) for p in _at_edge(law, z, len(runs.sources))]
+        warnings.append(
+            f"under half of {starts} starts reached the best objective for {_some(missed)}: the optimum may be local"
+        )
+    edges = [
+        f"{p} ({n})" for n, z in zip(names, e.z, strict=True) for p in _at_edge(law, z, len(runs.sources))
+    ]
     if edges:
         warnings.append(f"at the edge of their range: {_some(edges)}; the runs do not determine them")
     condition = [_condition(h) for h in e.hessian]
     loose = [n for n, c in zip(names, condition, strict=True) if c > 1e10]
     if loose:
-        warnings.append(f"the runs leave some direction of the parameters of {_some(loose)} undetermined (condition number {max(condition):.0e})")
-    influential = {} if law.coupled or ready.problem.target.prior_root is not None else _influence(runs, e, ready)
+        warnings.append(
+            f"the runs leave some direction of the parameters of {_some(loose)} undetermined "
+            f"(condition number {max(condition):.0e})"
+        )
+    influential = (
+        {} if law.coupled or ready.problem.target.prior_root is not None else _influence(runs, e, ready)
+    )
     for domain, found in influential.items():
-        moved = "; ".join(f"without {rows_text(m.rows, 12)} {m.parameter} is {m.without:.3g}, not {m.value:.3g}" for m in found)
+        moved = "; ".join(
+            f"without {rows_text(m.rows, 12)} {m.parameter} is {m.without:.3g}, not {m.value:.3g}"
+            for m in found
+        )
         warnings.append(f"few runs carry much of the fit of {domain}: {moved}; see whether they belong")
     warnings += _scales(runs, law)
     warnings += _constant(runs, e)
-    return {"condition_number": [c if np.isfinite(c) else None for c in condition], "influential": {d: [asdict(m) for m in v] for d, v in influential.items()}}, warnings
+    return {
+        "condition_number": [c if np.isfinite(c) else None for c in condition],
+        "influential": {d: [asdict(m) for m in v] for d, v in influential.items()},
+    }, warnings
 
 
 def _some(items: list[str], most: int = 4) -> str:
@@ -89,9 +104,10 @@ def _influence(runs: Runs, e: Estimate, ready: Prepared) -> dict[str, list[Moved
     """By domain, the few runs without which an exponent would be another.
 
     For each exponent and direction the runs with the largest one-step influence, about sqrt(n)/3 of them, are left out
-    together and the law is fitted again: runs that pull together hide each other from any measure that takes them one by one.
-    What counts is the change in standard errors of the fit without them, whose noise they no longer inflate; on simulated
-    tables without outliers the largest change stays below the threshold (tests/test_fitting.py).
+    together and the law is fitted again: runs that pull together hide each other from any measure that takes
+    them one by one. What counts is the change in standard errors of the fit without them, whose noise they no
+    longer inflate; on simulated tables without outliers the largest change stays below the threshold
+    (tests/test_fitting.py).
     """
     law, problem = e.law, ready.problem
     where = law.layout(len(runs.sources))
@@ -103,7 +119,9 @@ def _influence(runs: Runs, e: Estimate, ready: Prepared) -> dict[str, list[Moved
     pulls = problem.pulls(e.z)
     rankings, of = [], []  # ranked rows of a candidate, and its (group, column, name)
     for g in range(len(e.z)):
-        step = pulls[g] @ np.linalg.pinv(e.hessian[g], hermitian=True)  # (n, P): how each run moves each parameter
+        step = pulls[g] @ np.linalg.pinv(
+            e.hessian[g], hermitian=True
+        )  # (n, P): how each run moves each parameter
         most = max(1, round(np.sqrt(live[g].sum()) / 3))
         for name in names:
             column = where[name].start
@@ -116,7 +134,7 @@ def _influence(runs: Runs, e: Estimate, ready: Prepared) -> dict[str, list[Moved
         now = e.z[g, column]
         if not _matters(shift[i, column], spread[i, column]):
             continue
-        # As few of them as leave the others without weight: together they move it by under a quarter of a standard error.
+        # As few of them as leave the others without weight: those move it by under a quarter of a standard error.
         prefixes = [rankings[i][: k + 1] for k in range(len(rankings[i]))]
         parts, _ = _without(problem, e.z, [g] * len(prefixes), prefixes)
         enough = int(np.argmax(np.abs(parts[:, column] - shift[i, column]) <= 0.25 * spread[i, column]))
@@ -168,11 +186,17 @@ def _scales(runs: Runs, law: Law) -> list[str]:
         count = distinct(values)
         if count < 3:
             exact = "one value" if count == 1 else "two values"
-            warnings.append(f"{column} takes {exact} only: how the loss falls with it rests on the law and its priors, not on the runs")
+            warnings.append(
+                f"{column} takes {exact} only: how the loss falls with it rests on the law and its priors, "
+                "not on the runs"
+            )
         if count > 1:
             logs.append(np.log(values))
     if len(logs) == 2 and len(runs) > 2:
         together = float(np.corrcoef(*logs)[0, 1])
         if abs(together) > 0.95:
-            warnings.append(f"n_params and n_tokens move together (correlation of logs {together:.3f}): their effects cannot be told apart")
+            warnings.append(
+                f"n_params and n_tokens move together (correlation of logs {together:.3f}): "
+                "their effects cannot be told apart"
+            )
     return warnings

@@ -9,8 +9,8 @@ import numpy as np
 from lawkit.errors import FitError
 from lawkit.fitting.solver import LeastSquares, Target, minimise, residuals, tame
 from lawkit.fitting.starts import starting_points
-from lawkit.laws._function import Inputs
 from lawkit.laws._average import Average
+from lawkit.laws._function import Inputs
 from lawkit.laws._law import Law, Objective, PriorContext
 from lawkit.runs import Runs
 
@@ -63,15 +63,19 @@ class Estimate:
     def inputs(
         self,
         weights: np.ndarray,
-        n_params: np.ndarray | None = None,
-        n_tokens: np.ndarray | None = None,
+        n_params: np.ndarray | float | None = None,
+        n_tokens: np.ndarray | float | None = None,
         unique: np.ndarray | None = None,
     ) -> Inputs:
         """Rows (n,) at which this law may be evaluated; `unique` is (n, K)."""
         n = len(weights)
         return Inputs(
-            n_params=np.full(n, self.n_ref) if n_params is None else np.broadcast_to(np.asarray(n_params, float), n),
-            n_tokens=np.full(n, self.d_ref) if n_tokens is None else np.broadcast_to(np.asarray(n_tokens, float), n),
+            n_params=np.full(n, self.n_ref)
+            if n_params is None
+            else np.broadcast_to(np.asarray(n_params, float), n),
+            n_tokens=np.full(n, self.d_ref)
+            if n_tokens is None
+            else np.broadcast_to(np.asarray(n_tokens, float), n),
             weights=np.asarray(weights, float),
             own=self.groups,
             unique=total_unique(np.asarray(weights), unique),
@@ -109,7 +113,9 @@ def usable_domains(law: Law, runs: Runs) -> tuple[list[int], list[str]]:
         if missing:
             raise FitError(
                 f"law {law.name!r} needs every source to be an evaluation domain as well; the table has no column "
-                f"loss_{missing[0]}" + (f" (nor {len(missing) - 1} more)" if missing[1:] else "") + ": choose another law"
+                f"loss_{missing[0]}"
+                + (f" (nor {len(missing) - 1} more)" if missing[1:] else "")
+                + ": choose another law"
             )
         keep = [runs.domains.index(s) for s in runs.sources]
     else:
@@ -120,7 +126,10 @@ def usable_domains(law: Law, runs: Runs) -> tuple[list[int], list[str]]:
             f"{', '.join(runs.sources) or '(none)'}: choose another law"
         )
     left = [d for i, d in enumerate(runs.domains) if i not in keep]
-    return keep, [f"domain {d!r} is not a source; law {law.name!r} cannot be fitted to it, so it is left out" for d in left]
+    return keep, [
+        f"domain {d!r} is not a source; law {law.name!r} cannot be fitted to it, so it is left out"
+        for d in left
+    ]
 
 
 def check_values(runs: Runs) -> None:
@@ -135,14 +144,22 @@ def check_values(runs: Runs) -> None:
         raise FitError("the runs table is empty: nothing to fit")
     if not runs.domains:
         raise FitError("the runs table has no loss_<domain> column: nothing to fit")
-    columns: list[tuple[str, np.ndarray | None, float]] = [("n_params", runs.n_params, 0), ("n_tokens", runs.n_tokens, 0)]
-    columns += [(f"loss_{d}", np.where(np.isnan(v), 1.0, v), 0) for d, v in zip(runs.domains, runs.losses.T, strict=True)]
+    columns: list[tuple[str, np.ndarray | None, float]] = [
+        ("n_params", runs.n_params, 0),
+        ("n_tokens", runs.n_tokens, 0),
+    ]
+    columns += [
+        (f"loss_{d}", np.where(np.isnan(v), 1.0, v), 0)
+        for d, v in zip(runs.domains, runs.losses.T, strict=True)
+    ]
     columns += [(f"weight_{s}", v, -1e-300) for s, v in zip(runs.sources, runs.weights.T, strict=True)]
     for name, values, above in columns:
         if values is not None and (bad := ~((values > above) & np.isfinite(values))).any():
             row = int(np.argmax(bad))
             what = "positive and finite" if above == 0 else "finite and not negative"
-            raise FitError(f"{name} must be {what}, got {values[row]!r} in {rows_text(runs.rows[bad])}: correct or remove it")
+            raise FitError(
+                f"{name} must be {what}, got {values[row]!r} in {rows_text(runs.rows[bad])}: correct or remove it"
+            )
 
 
 def check_columns(law: Law, runs: Runs) -> None:
@@ -154,9 +171,14 @@ def check_columns(law: Law, runs: Runs) -> None:
         Naming the column.
     """
     if "weights" in law.columns and not runs.sources:
-        raise FitError(f"law {law.name!r} needs mixture weights; the table has no weight_<source> column: choose a law of scale only")
+        raise FitError(
+            f"law {law.name!r} needs mixture weights; the table has no weight_<source> column: "
+            "choose a law of scale only"
+        )
     if "unique" in law.columns and runs.unique is None:
-        raise FitError(f"law {law.name!r} needs the tokens that exist of each source; the table has no unique_<source> column")
+        raise FitError(
+            f"law {law.name!r} needs the tokens that exist of each source; the table has no unique_<source> column"
+        )
     for column in ("n_params", "n_tokens"):
         # A mixture law may be fitted to runs of one scale; a law of scale only may not.
         if column in law.columns and getattr(runs, column) is None and "weights" not in law.columns:
@@ -214,7 +236,13 @@ def prepare(runs: Runs, law: Law, objective: Objective, min_weight: float = 0.0)
             f"{rows_text(runs.rows[np.isnan(unique)])}: fill it in, or choose another law"
         )
     x = Inputs(
-        n_params=scale[0], n_tokens=scale[1], weights=runs.weights, own=groups, unique=unique, n_ref=n_ref, d_ref=d_ref
+        n_params=scale[0],
+        n_tokens=scale[1],
+        weights=runs.weights,
+        own=groups,
+        unique=unique,
+        n_ref=n_ref,
+        d_ref=d_ref,
     )
     masked = np.isnan(runs.losses[:, keep]) | ~fitted_cells(runs, own, min_weight)
     losses = np.where(masked, 1.0, runs.losses[:, keep])
@@ -257,7 +285,12 @@ def total_unique(weights: np.ndarray, unique: np.ndarray | None) -> np.ndarray |
 
 
 def estimate(
-    runs: Runs, law: Law, objective: Objective, min_weight: float = 0.0, seed: int = 0, starts: int | None = None
+    runs: Runs,
+    law: Law,
+    objective: Objective,
+    min_weight: float = 0.0,
+    seed: int = 0,
+    starts: int | None = None,
 ) -> tuple[Estimate, Prepared]:
     """Fits `law` to `runs`; also returns what was fitted.
 
@@ -268,7 +301,12 @@ def estimate(
     """
     ready = prepare(runs, law, objective, min_weight)
     if isinstance(law, Average):
-        return _average(ready, law, objective, [estimate(runs, m, objective, min_weight, seed, starts)[0] for m in law.members])
+        return _average(
+            ready,
+            law,
+            objective,
+            [estimate(runs, m, objective, min_weight, seed, starts)[0] for m in law.members],
+        )
     problem, domains, size = ready.problem, ready.domains, ready.size
     count = law.starts if starts is None else starts
     first = starting_points(problem, law, ready.context, count, seed)
@@ -278,7 +316,9 @@ def estimate(
     best = np.argmin(cost, 1)
     if not np.isfinite(cost[each, best]).all():
         bad = [domains[i] for i in np.flatnonzero(~np.isfinite(cost[each, best]))]
-        raise FitError(f"law {law.name!r} gave no finite loss from any of {count} starts for {', '.join(bad)}: choose another law")
+        raise FitError(
+            f"law {law.name!r} gave no finite loss from any of {count} starts for {', '.join(bad)}: choose another law"
+        )
     z, low = z[each, best], cost[each, best]
     # Below residuals of 1e-8 costs are rounding: losses without noise come from formulas, not from training.
     rounding = problem.cost_of(1e-8)[:, None]
@@ -291,33 +331,48 @@ def estimate(
     ), ready  # fmt: skip
 
 
-def _average(ready: Prepared, law: Average, objective: Objective, members: list[Estimate]) -> tuple[Estimate, Prepared]:
+def _average(
+    ready: Prepared, law: Average, objective: Objective, members: list[Estimate]
+) -> tuple[Estimate, Prepared]:
     """The mean of members that were fitted one by one: their parameters side by side, noise that of the mean."""
     from scipy.linalg import block_diag
 
     z = np.concatenate([m.z for m in members], 1)
 
     def side_by_side(name: str) -> np.ndarray:
-        return np.stack([block_diag(*parts) for parts in zip(*[getattr(m, name) for m in members], strict=True)])
+        return np.stack(
+            [block_diag(*parts) for parts in zip(*[getattr(m, name) for m in members], strict=True)]
+        )
 
     return Estimate(
         law=law, objective=objective, domains=ready.domains, own=ready.own, n_ref=ready.n_ref, d_ref=ready.d_ref, z=z,
-        covariance=side_by_side("covariance"), noise=posterior(ready.problem, z)[0], cost=ready.problem.cost(z, np.arange(len(z))),
+        covariance=side_by_side("covariance"), noise=posterior(ready.problem, z)[0],
+        cost=ready.problem.cost(z, np.arange(len(z))),
         starts_at_optimum=np.min([m.starts_at_optimum for m in members], 0), hessian=side_by_side("hessian"),
     ), ready  # fmt: skip
 
 
-def _check_size(law: Law, size: int, domains: tuple[str, ...], masked: np.ndarray, has_priors: bool) -> list[str]:
+def _check_size(
+    law: Law, size: int, domains: tuple[str, ...], masked: np.ndarray, has_priors: bool
+) -> list[str]:
     counts = (~masked).sum(0)
     empty = [d for d, c in zip(domains, counts, strict=True) if c == 0]
     if empty:
-        raise FitError(f"domain {empty[0]!r} has no loss to fit: leave it out with --domain, or add runs that have it")
-    few = [(", ".join(domains), int(counts.sum()))] if law.coupled else list(zip(domains, counts.tolist(), strict=True))
+        raise FitError(
+            f"domain {empty[0]!r} has no loss to fit: leave it out with --domain, or add runs that have it"
+        )
+    few = (
+        [(", ".join(domains), int(counts.sum()))]
+        if law.coupled
+        else list(zip(domains, counts.tolist(), strict=True))
+    )
     for domain, count in few:
         if count < size:
             text = f"{count} {'loss' if count == 1 else 'losses'} of {domain} for {size} parameters of law {law.name!r}"
             if not has_priors:
-                raise FitError(f"{text}: add runs or choose a law with fewer parameters (`lawkit laws` lists them)")
+                raise FitError(
+                    f"{text}: add runs or choose a law with fewer parameters (`lawkit laws` lists them)"
+                )
             return [f"{text}: where the runs are silent its priors speak"]
     return []
 
@@ -340,7 +395,9 @@ def posterior(problem: LeastSquares, z: np.ndarray) -> tuple[np.ndarray, np.ndar
     # A domain whose runs are missing where weights are small must not count as informed by more runs than it has.
     w = target.cell_weights * (live.sum(1) / target.cell_weights.sum(1))[:, None]
     spread = (w * log_residual**2).sum(1) / live.sum(1)  # (G, E)
-    precision = np.zeros((size, size)) if target.prior_root is None else target.prior_root.T @ target.prior_root
+    precision = (
+        np.zeros((size, size)) if target.prior_root is None else target.prior_root.T @ target.prior_root
+    )
     noise, covariance = np.empty_like(spread), np.empty((len(z), size, size))
     for g in range(len(z)):
         count = live[g].sum()
@@ -361,10 +418,14 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return (vectors / np.maximum(values, 1e-2)) @ vectors.T
 
 
-def rows_text(rows: np.ndarray, most: int = 5) -> str:
+def rows_text(rows: np.ndarray | list[int], most: int = 5) -> str:
     """'row 3', or 'rows 3, 7 and 2 more', for messages."""
     named = ", ".join(str(r) for r in rows[:most])
-    return ("rows " if len(rows) > 1 else "row ") + named + (f" and {len(rows) - most} more" if len(rows) > most else "")
+    return (
+        ("rows " if len(rows) > 1 else "row ")
+        + named
+        + (f" and {len(rows) - most} more" if len(rows) > most else "")
+    )
 
 
 def distinct(values: np.ndarray) -> int:

@@ -43,7 +43,9 @@ def split(runs: Runs, holdout: str | float | None, seed: int) -> tuple[np.ndarra
         largest = runs.n_tokens.max()
         return runs.n_tokens >= largest / 1.02, f"n_tokens {largest:.4g}"
     if sizes > 1 or budgets > 1:
-        compute = (1 if runs.n_params is None else runs.n_params) * (1 if runs.n_tokens is None else runs.n_tokens)
+        compute = np.ones(len(runs))
+        for size in (runs.n_params, runs.n_tokens):
+            compute = compute if size is None else compute * size
         if (held := compute > np.quantile(compute, 0.8)).any():
             return held, "the fifth of the runs with the most compute"
         return _some(_random(runs, 0.2, seed), "a random 20% of the runs (most share the largest compute)")
@@ -57,7 +59,9 @@ def _some(held: np.ndarray, what: str) -> tuple[np.ndarray, str] | None:
 
 def _random(runs: Runs, fraction: float, seed: int) -> np.ndarray:
     names = np.arange(len(runs)).astype(str) if runs.run_id is None else runs.run_id
-    unique, group = np.unique(np.where(names == "", np.arange(len(runs)).astype(str), names).astype(str), return_inverse=True)
+    unique, group = np.unique(
+        np.where(names == "", np.arange(len(runs)).astype(str), names).astype(str), return_inverse=True
+    )
     held = np.random.default_rng(seed).permutation(len(unique))[: max(1, round(fraction * len(unique)))]
     return np.isin(group, held)
 

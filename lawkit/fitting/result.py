@@ -140,7 +140,11 @@ class Fit:
         return self.estimate.losses(self.estimate.inputs(weights, n_params, n_tokens, unique))
 
     def weights_derivatives(
-        self, n_params: float | None, n_tokens: float | None, weights: np.ndarray, unique: np.ndarray | None = None
+        self,
+        n_params: float | None,
+        n_tokens: float | None,
+        weights: np.ndarray,
+        unique: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Losses (E,), gradients (E, K) and Hessians (E, K, K) in the mixture `weights` (K,) at one scale."""
         e = self.estimate
@@ -179,7 +183,8 @@ class Fit:
         weight can say so where a domain's own source is absent. `capped` counts such cells.
 
         The band is the Gauss-Newton posterior predictive on log loss. Beyond the fitted scales it is widened
-        to the held-out errors, in proportion to the distance in log compute; inside, parameters and noise are all there is.
+        to the held-out errors, in proportion to the distance in log compute; inside, parameters and noise are
+        all there is.
         """
         if interval is not None and not 0 < interval < 1:
             raise FitError(f"interval must lie between 0 and 1, got {interval!r}")
@@ -195,7 +200,9 @@ class Fit:
 
         with np.errstate(all="ignore"):
             slope = tame(e.parameter_jacobian(x) / law_says[:, :, None])  # (n, E, P)
-        variance = np.stack([((slope[:, i] @ e.covariance_of(i)) * slope[:, i]).sum(1) for i in range(len(e.domains))], 1)
+        variance = np.stack(
+            [((slope[:, i] @ e.covariance_of(i)) * slope[:, i]).sum(1) for i in range(len(e.domains))], 1
+        )
         half = norm.ppf(0.5 + interval / 2) * np.sqrt(np.maximum(variance, 0.0) + e.noise**2)
         kind = "Gauss-Newton posterior predictive"
         if self.holdout_spread is not None and self.holdout_reach > 0:
@@ -215,12 +222,15 @@ class Fit:
         """Weights (n, K) first, then sizes and unique tokens, checked and of one length."""
         sizes: dict[str, np.ndarray | None] = {}
         for name, value in (("n_params", n_params), ("n_tokens", n_tokens)):
-            sizes[name] = None if value is None else np.atleast_1d(np.asarray(value, float))
-            if value is not None and not ((sizes[name] > 0) & np.isfinite(sizes[name])).all():
+            sizes[name] = size = None if value is None else np.atleast_1d(np.asarray(value, float))
+            if size is not None and not ((size > 0) & np.isfinite(size)).all():
                 raise FitError(f"{name} must be positive, got {value!r}")
         if weights is None:
             if "weights" in self.law.columns:
-                raise FitError(f"law {self.law.name!r} needs weights of its {len(self.sources)} sources ({', '.join(self.sources)})")
+                raise FitError(
+                    f"law {self.law.name!r} needs weights of its {len(self.sources)} sources "
+                    f"({', '.join(self.sources)})"
+                )
             weights = np.full((1, len(self.sources)), 1 / max(1, len(self.sources)))  # of no consequence
         weights = np.atleast_2d(np.asarray(weights, float))
         if weights.ndim != 2 or weights.shape[1] != len(self.sources):
@@ -229,17 +239,23 @@ class Fit:
                 f"got shape {weights.shape}"
             )
         if not ((weights >= 0) & np.isfinite(weights)).all():
-            raise FitError(f"weights must be finite and not negative, got {weights[~(weights >= 0)].ravel()[:1]}")
+            raise FitError(
+                f"weights must be finite and not negative, got {weights[~(weights >= 0)].ravel()[:1]}"
+            )
         unique = None if unique is None else np.atleast_2d(np.asarray(unique, float))
         if "unique" in self.law.columns and unique is None:
             raise FitError(f"law {self.law.name!r} needs `unique`, the tokens that exist of each source")
         given = {"weights": weights, "unique": unique, **sizes}
         lengths = {name: len(v) for name, v in given.items() if v is not None and len(v) != 1}
         if len(set(lengths.values())) > 1:
-            raise FitError(f"one row per point is needed, got {', '.join(f'{k} for {v}' for k, v in lengths.items())}")
+            raise FitError(
+                f"one row per point is needed, got {', '.join(f'{k} for {v}' for k, v in lengths.items())}"
+            )
         n = max(lengths.values(), default=1)
         if "unique" in self.law.columns and np.isnan(np.where(weights > 0, unique, 0.0)).any():  # type: ignore[arg-type]
-            raise FitError(f"law {self.law.name!r} needs `unique` of every source with a weight; some are missing")
+            raise FitError(
+                f"law {self.law.name!r} needs `unique` of every source with a weight; some are missing"
+            )
         wide = {k: None if v is None else np.broadcast_to(v, (n, *v.shape[1:])) for k, v in given.items()}
         return wide["weights"], wide["n_params"], wide["n_tokens"], wide["unique"]
 
@@ -274,7 +290,9 @@ class Fit:
             "holdout": self.holdout,
             "domains": {
                 d: {
-                    "parameters": {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in natural[d].items()},
+                    "parameters": {
+                        k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in natural[d].items()
+                    },
                     "train": self.domain_train[d],
                     "holdout": self.domain_holdout.get(d),
                     "noise": float(e.noise[i]),
@@ -301,6 +319,8 @@ class Fit:
         save_fit(self, folder)
 
 
-def domain_errors(predicted: np.ndarray, observed: np.ndarray, domains: Sequence[str]) -> dict[str, dict[str, float | None]]:
+def domain_errors(
+    predicted: np.ndarray, observed: np.ndarray, domains: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
     """`errors` by domain, for (n, E) arrays."""
     return {d: errors(predicted[:, i], observed[:, i]) for i, d in enumerate(domains)}

@@ -58,7 +58,11 @@ class LeastSquares:
 
     def __init__(self, function: LawFunction, inputs: Inputs, target: Target, objective: Objective):
         self.function, self.inputs, self.target, self.objective = function, inputs, target, objective
-        self._scale = 1.0 if objective.sigma is None else objective.sigma**-2 * (2.0 if objective.kind == "huber" else 1.0)
+        self._scale = (
+            1.0
+            if objective.sigma is None
+            else objective.sigma**-2 * (2.0 if objective.kind == "huber" else 1.0)
+        )
 
     def cost(self, z: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """(B,) costs; infinity where the law is not finite."""
@@ -89,7 +93,9 @@ class LeastSquares:
         assert self.target.prior_mean is not None
         return (z - self.target.prior_mean[groups]) @ self.target.prior_root.T  # type: ignore[union-attr]
 
-    def expansion(self, z: np.ndarray, groups: np.ndarray, newton: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def expansion(
+        self, z: np.ndarray, groups: np.ndarray, newton: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Half gradient (B, P), half Hessian (B, P, P) and its Gauss-Newton majorant, at z."""
         slope, psi, reweight, divisor, inside = self._linearised(z, groups)
         gradient = (psi.reshape(len(z), 1, -1) @ slope)[:, 0]
@@ -126,7 +132,9 @@ class LeastSquares:
         with np.errstate(all="ignore"):
             r = residuals(predicted, y, self.objective.kind)
             divisor = {"huber": predicted, "relative": y, "absolute": np.ones_like(y)}[self.objective.kind]
-            slope = tame(np.where(live[..., None], slope / divisor[..., None], 0.0)).reshape(len(z), -1, z.shape[1])
+            slope = tame(np.where(live[..., None], slope / divisor[..., None], 0.0)).reshape(
+                len(z), -1, z.shape[1]
+            )
             reweight = self._scale * w
             if self.objective.kind == "huber":
                 inside = np.abs(r) <= self.objective.delta
@@ -138,7 +146,11 @@ class LeastSquares:
 
 
 def minimise(
-    problem: LeastSquares, z: np.ndarray, groups: np.ndarray, max_iterations: int = 300, tolerance: float | None = None
+    problem: LeastSquares,
+    z: np.ndarray,
+    groups: np.ndarray,
+    max_iterations: int = 300,
+    tolerance: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimises from every start; each of the B fits has its own damping and stops by itself.
 
@@ -161,7 +173,11 @@ def minimise(
     finish = problem.function.cheap_curvature and width <= _FINISH_UP_TO
     if tolerance is None:
         tolerance = 1e-12 if newton or finish else 1e-9
-    per_start = problem.target.losses[0].size * width * (width if newton and not problem.function.cheap_curvature else 1)
+    per_start = (
+        problem.target.losses[0].size
+        * width
+        * (width if newton and not problem.function.cheap_curvature else 1)
+    )
     size = max(1, int(_CHUNK / per_start))
     parts = []
     for at in range(0, len(z), size):
@@ -174,7 +190,12 @@ def minimise(
 
 
 def _minimise(
-    problem: LeastSquares, z: np.ndarray, groups: np.ndarray, max_iterations: int, tolerance: float, newton: bool
+    problem: LeastSquares,
+    z: np.ndarray,
+    groups: np.ndarray,
+    max_iterations: int,
+    tolerance: float,
+    newton: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     z = z.copy()
     cost = problem.cost(z, groups)
@@ -184,7 +205,11 @@ def _minimise(
     damping = np.full(len(z), 0.1 if newton else 1e-2)
     small = np.zeros(len(z), int)
     active = np.isfinite(cost)
-    terms: list[np.ndarray] = [np.zeros(z.shape), np.zeros((*z.shape, z.shape[1])), np.zeros((*z.shape, z.shape[1]))]
+    terms: list[np.ndarray] = [
+        np.zeros(z.shape),
+        np.zeros((*z.shape, z.shape[1])),
+        np.zeros((*z.shape, z.shape[1])),
+    ]
     stale = np.ones(len(z), bool)
     for _ in range(max_iterations):
         at = np.flatnonzero(active)
@@ -196,10 +221,11 @@ def _minimise(
                 kept[fresh] = new
         many = np.repeat(at, len(tried))
         lam = damping[at, None] * tried
-        step = _damped_step(*(t[many] for t in terms), lam.ravel(), newton)
+        gradient, hessian, majorant = (t[many] for t in terms)
+        step = _damped_step(gradient, hessian, majorant, lam.ravel(), newton)
         if newton:
             # Near a minimum a Newton step says what it will gain; with nothing left to gain it need not be tried.
-            promised = (step * terms[0][many]).sum(1).reshape(lam.shape)[:, 0]
+            promised = (step * gradient).sum(1).reshape(lam.shape)[:, 0]
             there = (promised < 0.1 * tolerance * cost[at]) & (lam[:, 0] < 0.1)
             active[at[there]] = False
             at, lam = at[~there], lam[~there]
@@ -217,7 +243,9 @@ def _minimise(
         stale[at] = better
         z[at[better]], cost[at[better]] = trial.reshape(*lam.shape, -1)[each, best][better], low[better]
         damping[at] = np.where(
-            better, np.maximum(lam[each, best] * after_gain, 1e-12), np.maximum(lam[:, -1] * after_failure, 1e-8)
+            better,
+            np.maximum(lam[each, best] * after_gain, 1e-12),
+            np.maximum(lam[:, -1] * after_failure, 1e-8),
         )
         # A step so damped that it no longer helps is as good a sign of arrival as a small gain.
         small[at] = np.where(better & (gain > tolerance), 0, small[at] + np.where(better, 1, 0))
@@ -243,8 +271,15 @@ def _damped_step(
     try:
         step = np.linalg.solve(scaled, (gradient * scale)[..., None])[..., 0] * scale
     except np.linalg.LinAlgError:
-        step = np.stack([np.linalg.lstsq(m, g, rcond=None)[0] for m, g in zip(scaled, gradient * scale, strict=True)]) * scale
+        step = (
+            np.stack(
+                [np.linalg.lstsq(m, g, rcond=None)[0] for m, g in zip(scaled, gradient * scale, strict=True)]
+            )
+            * scale
+        )
     uphill = ~((step * gradient).sum(1) > 0)  # Newton's matrix was indefinite: lean on the majorant alone
     if newton and uphill.any():
-        step[uphill] = _damped_step(gradient[uphill], hessian[uphill], majorant[uphill], damping[uphill], False)
+        step[uphill] = _damped_step(
+            gradient[uphill], hessian[uphill], majorant[uphill], damping[uphill], False
+        )
     return np.where(np.isfinite(step), step, 0.0)

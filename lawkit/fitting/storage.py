@@ -30,7 +30,18 @@ from lawkit.runs import Runs
 #: Raised when a fit folder of an older lawkit can no longer be read.
 FORMAT = 1
 _HEAD = "fit.json"
-_RUNS = ("n_params", "n_tokens", "weights", "losses", "losses_se", "unique", "flops", "seed", "is_final", "rows")
+_RUNS = (
+    "n_params",
+    "n_tokens",
+    "weights",
+    "losses",
+    "losses_se",
+    "unique",
+    "flops",
+    "seed",
+    "is_final",
+    "rows",
+)
 _ESTIMATE = ("z", "covariance", "noise", "cost", "starts_at_optimum", "hessian", "own")
 
 
@@ -58,7 +69,9 @@ def save_fit(fit: Fit, folder: str | os.PathLike[str]) -> None:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
-        raise FitError(f"the fit cannot be written to {target}: {error.strerror or error}; name another folder with -o") from error
+        raise FitError(
+            f"the fit cannot be written to {target}: {error.strerror or error}; name another folder with -o"
+        ) from error
 
 
 def load_fit(folder: str | os.PathLike[str]) -> Fit:
@@ -84,13 +97,16 @@ def load_fit(folder: str | os.PathLike[str]) -> Fit:
             found = head.get("format") if isinstance(head, dict) else None
             if found != FORMAT:
                 raise FitError(
-                    f"{path} has format {found!r}, and this lawkit reads format {FORMAT}: fit the runs again with this version"
+                    f"{path} has format {found!r}, and this lawkit reads format {FORMAT}: "
+                    "fit the runs again with this version"
                 )
             try:
                 content = (path / Path(head["arrays"]).name).read_bytes()
             except FileNotFoundError:
                 if last:
-                    raise FitError(f"{path} is incomplete: {head['arrays']} is missing; fit the runs again") from None
+                    raise FitError(
+                        f"{path} is incomplete: {head['arrays']} is missing; fit the runs again"
+                    ) from None
                 continue
             break
         if hashlib.sha256(content).hexdigest()[:16] not in head["arrays"]:
@@ -148,6 +164,9 @@ def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) ->
             f"it now reads {law.text()}: fit the runs again"
         )
     ids = head["runs"]["run_id"]
+    optional: dict[str, Any] = {
+        k: arrays.get(f"runs_{k}") for k in _RUNS if k not in ("weights", "losses", "rows")
+    }
     runs = Runs(
         sources=tuple(head["sources"]),
         domains=tuple(head["runs"]["domains"]),
@@ -156,7 +175,7 @@ def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) ->
         weights=arrays["runs_weights"],
         losses=arrays["runs_losses"],
         rows=arrays["runs_rows"],
-        **{k: arrays.get(f"runs_{k}") for k in _RUNS if k not in ("weights", "losses", "rows")},
+        **optional,
     )
     estimate = Estimate(
         law=law,
@@ -168,7 +187,9 @@ def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) ->
     )
     size = law.n_parameters(len(runs.sources))
     if estimate.z.shape != (1 if law.coupled else len(estimate.domains), size):
-        raise FitError(f"{path} is damaged: parameters of shape {estimate.z.shape} for law {law.name!r}; fit the runs again")
+        raise FitError(
+            f"{path} is damaged: parameters of shape {estimate.z.shape} for law {law.name!r}; fit the runs again"
+        )
     return Fit(
         runs=runs,
         estimate=estimate,
@@ -202,8 +223,8 @@ def _check_law(law: Law) -> None:
         known = False
     if not known:
         raise FitError(
-            f"law {law.name!r} is not registered, so its fit could not be loaded again: declare it under the entry-point "
-            "group 'lawkit.laws' of its package"
+            f"law {law.name!r} is not registered, so its fit could not be loaded again: declare it under the "
+            "entry-point group 'lawkit.laws' of its package"
         )
 
 

@@ -28,7 +28,10 @@ MINIMUM = 1.01827402e-3
 def points(folder: Path, drop: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """N, D and loss of the published points, the `drop` highest losses left out."""
     with (folder / "chinchilla_epoch" / "svg_extracted_data.csv").open() as file:
-        rows = [(float(r["Model Size"]), float(r["Training FLOP"]), float(r["loss"])) for r in csv.DictReader(file)]
+        rows = [
+            (float(r["Model Size"]), float(r["Training FLOP"]), float(r["loss"]))
+            for r in csv.DictReader(file)
+        ]
     n, flops, loss = np.array(sorted(rows, key=lambda row: row[2])[: len(rows) - drop]).T
     return n, flops / (6 * n), loss
 
@@ -72,7 +75,9 @@ def published(n: np.ndarray, d: np.ndarray, y: np.ndarray, jac: object) -> tuple
 def main() -> None:
     """Run both ways and print times, ratio, and how many starts arrived."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--draws", type=int, default=200, help="bootstrap draws from whose starts lawkit searches")
+    parser.add_argument(
+        "--draws", type=int, default=200, help="bootstrap draws from whose starts lawkit searches"
+    )
     parser.add_argument("--differences", action="store_true", help="also run BFGS with finite differences")
     parser.add_argument("--skip-published", action="store_true", help="lawkit only")
     options = parser.parse_args()
@@ -85,7 +90,14 @@ def main() -> None:
     from lawkit.runs import Runs
 
     fit = lawkit.fit  # imports what it needs
-    runs = Runs(sources=(), domains=("loss",), n_params=n, n_tokens=d, weights=np.zeros((len(n), 0)), losses=loss[:, None])
+    runs = Runs(
+        sources=(),
+        domains=("loss",),
+        n_params=n,
+        n_tokens=d,
+        weights=np.zeros((len(n), 0)),
+        losses=loss[:, None],
+    )
 
     def timed() -> float:
         start = time.process_time()
@@ -97,10 +109,17 @@ def main() -> None:
     fitted = fit(runs, law="chinchilla", holdout="none")
     ours = float(np.median(seconds))
     natural = fitted.parameters["loss"]
-    print(f"{len(n)} points; lawkit's objective {fitted.estimate.cost[0]:.9e} (published minimum {MINIMUM:.8e})")
+    print(
+        f"{len(n)} points; lawkit's objective {fitted.estimate.cost[0]:.9e} (published minimum {MINIMUM:.8e})"
+    )
     print("  " + ", ".join(f"{k} {v:.6g}" for k, v in natural.items()))
-    print(f"lawkit's fit: {1e3 * first:.0f} ms the first time (the law is compiled), then {1e3 * ours:.1f} ms")
-    print(f"  ({1e3 * seconds.min():.1f} to {1e3 * seconds.max():.1f} over {len(seconds)}); {fitted.estimate.starts_at_optimum[0]:.0%} of its starts arrived")
+    print(
+        f"lawkit's fit: {1e3 * first:.0f} ms the first time (the law is compiled), then {1e3 * ours:.1f} ms"
+    )
+    print(
+        f"  ({1e3 * seconds.min():.1f} to {1e3 * seconds.max():.1f} over {len(seconds)}); "
+        f"{fitted.estimate.starts_at_optimum[0]:.0%} of its starts arrived"
+    )
     draws(runs, options.draws)
     if options.skip_published:
         return
@@ -112,10 +131,13 @@ def main() -> None:
         arrived = (ends <= MINIMUM * (1 + 1e-6)).mean()
         near = (ends <= MINIMUM * (1 + 1e-3)).mean()
         print(f"{name} from 4,500 starts: {total:.1f} s, best {np.nanmin(ends):.9e}")
-        print(f"  {arrived:.1%} of its starts arrived (within 1e-6; {near:.1%} within 1e-3); lawkit is {total / ours:,.0f} times faster")
+        print(
+            f"  {arrived:.1%} of its starts arrived (within 1e-6; {near:.1%} within 1e-3); "
+            f"lawkit is {total / ours:,.0f} times faster"
+        )
 
 
-def draws(runs, count: int) -> None:  # noqa: ANN001
+def draws(runs, count: int) -> None:
     """Search the published problem from the starts that lawkit draws on `count` bootstrap samples of it."""
     from dataclasses import replace
 
@@ -135,7 +157,9 @@ def draws(runs, count: int) -> None:  # noqa: ANN001
         own = prepare(sample, law, law.objective)
         starts = starting_points(own.problem, law, own.context, law.starts, draw)[0]
         # Starts are in units of the sample's own mean scale: the same natural parameters on all points.
-        moved = np.array([law.unconstrained(law.natural(z, own.n_ref, own.d_ref), full.n_ref, full.d_ref) for z in starts])
+        moved = np.array(
+            [law.unconstrained(law.natural(z, own.n_ref, own.d_ref), full.n_ref, full.d_ref) for z in starts]
+        )
         _, cost = minimise(full.problem, moved, np.zeros(len(moved), int))
         reached += abs(cost.min() / MINIMUM - 1) < 1e-6
         wide = lawkit.fit(sample, law="chinchilla", holdout="none", starts=60, seed=draw + 1).estimate.cost[0]
