@@ -78,7 +78,7 @@ def command(
         proposal = lawkit.propose_runs(
             fitted, budget=budget, n=count, candidates=table, method=method, seed=seed, **arguments
         )
-    if out is not None:
+    if out is not None and proposal.runs:
         proposal.write(out)
     _output.show_warnings(proposal.warnings)
     if as_json:
@@ -86,7 +86,7 @@ def command(
         return
     _show(proposal)
     if out is not None:
-        _output.note(f"written to {out}")
+        _output.note(f"written to {out}" if proposal.runs else f"nothing to write to {out}")
 
 
 def _show(proposal: Proposal) -> None:
