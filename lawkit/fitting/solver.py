@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,8 @@ _CHUNK = 2e7
 _NEWTON_UP_TO = 12
 #: Up to this many it is used to arrive, after so many iterations of Gauss-Newton.
 _FINISH_UP_TO, _APPROACH = 150, 25
+#: From this many derivatives an iteration, the starts are shared out among the cores.
+_PARALLEL_FROM = 1e5
 
 
 @dataclass(frozen=True)
@@ -179,14 +183,29 @@ def minimise(
         * (width if newton and not problem.function.cheap_curvature else 1)
     )
     size = max(1, int(_CHUNK / per_start))
-    parts = []
-    for at in range(0, len(z), size):
+    workers = _cores() if per_start * len(z) > _PARALLEL_FROM else 1
+    size = min(size, -(-len(z) // workers))
+
+    def solve(at: int) -> tuple[np.ndarray, np.ndarray]:
         some, of = z[at : at + size], groups[at : at + size]
         if finish and not newton:
             # In the curved valleys of wide laws Gauss-Newton comes near fast and then creeps; Newton arrives.
             some, _ = _minimise(problem, some, of, _APPROACH, 1e-6, False)
-        parts.append(_minimise(problem, some, of, max_iterations, tolerance, newton or finish))
+        return _minimise(problem, some, of, max_iterations, tolerance, newton or finish)
+
+    if workers == 1:
+        parts = [solve(at) for at in range(0, len(z), size)]
+    else:
+        # Long array operations let go of the interpreter's lock. What they need is compiled before, once.
+        problem.expansion(z[:1], groups[:1], newton or finish)
+        with ThreadPoolExecutor(workers) as pool:
+            parts = list(pool.map(solve, range(0, len(z), size)))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _minimise(
