@@ -356,6 +356,27 @@ def test_weights_do_not_count_runs_twice() -> None:
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-6)
 
 
+def test_members_of_an_average_that_agree_give_its_band_the_width_of_one() -> None:
+    """Two members that err alike are no more certain together than alone."""
+    from lawkit.laws._average import Average
+
+    class Twice(Average):
+        name = "twice"
+        title = "Twice"
+
+    member = laws.get("transfer-plain")
+    runs = replace(mixture_runs(), n_params=np.full(60, 1e8), n_tokens=np.tile([1e9, 2e9, 4e9], 20))
+    alone = lawkit.fit(runs, law=member, holdout="none")
+    twice = lawkit.fit(runs, law=Twice(member, member), holdout="none")
+    points: dict[str, Any] = {"n_params": 1e8, "n_tokens": 2e9, "weights": np.eye(3), "interval": 0.9}
+    one, two = alone.predict(**points), twice.predict(**points)
+    np.testing.assert_allclose(two.mean, one.mean, rtol=1e-6)
+    widths = [np.log(np.asarray(p.upper) / p.mean) for p in (one, two)]
+    assert (widths[1] <= widths[0] * 1.001).all()
+    assert (widths[1] >= widths[0] * 0.9).all()
+    assert (np.linalg.eigvalsh(twice.covariance) > -1e-9 * np.abs(twice.covariance).max()).all()
+
+
 # ---- bad input ------------------------------------------------------------------------------------------
 
 

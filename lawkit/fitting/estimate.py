@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -334,22 +335,40 @@ def estimate(
 def _average(
     ready: Prepared, law: Average, objective: Objective, members: list[Estimate]
 ) -> tuple[Estimate, Prepared]:
-    """The mean of members that were fitted one by one: their parameters side by side, noise that of the mean."""
+    """The mean of members that were fitted one by one: their parameters side by side, noise that of the mean.
+
+    Members that saw the same noise err together. With C a member's covariance and J the slopes of its log losses in
+    units of the noise, the noise that all saw makes their parameters covary by C_a J_a' J_b C_b.
+    """
     from scipy.linalg import block_diag
 
     z = np.concatenate([m.z for m in members], 1)
+    noise = posterior(ready.problem, z)[0]
 
     def side_by_side(name: str) -> np.ndarray:
         return np.stack(
             [block_diag(*parts) for parts in zip(*[getattr(m, name) for m in members], strict=True)]
         )
 
+    covariance = side_by_side("covariance")
+    moves = [m.covariance @ np.swapaxes(_standard_slopes(ready.problem, m), 1, 2) for m in members]
+    ends = np.cumsum([0, *[m.z.shape[1] for m in members]])
+    for a, b in permutations(range(len(members)), 2):
+        covariance[:, ends[a] : ends[a + 1], ends[b] : ends[b + 1]] = moves[a] @ np.swapaxes(moves[b], 1, 2)
     return Estimate(
         law=law, objective=objective, domains=ready.domains, own=ready.own, n_ref=ready.n_ref, d_ref=ready.d_ref, z=z,
-        covariance=side_by_side("covariance"), noise=posterior(ready.problem, z)[0],
+        covariance=covariance, noise=noise,
         cost=ready.problem.cost(z, np.arange(len(z))),
         starts_at_optimum=np.min([m.starts_at_optimum for m in members], 0), hessian=side_by_side("hessian"),
     ), ready  # fmt: skip
+
+
+def _standard_slopes(problem: LeastSquares, e: Estimate) -> np.ndarray:
+    """(G, n x E, P) slopes of log losses by the parameters, in units of the noise; 0 for masked cells."""
+    value, slope = e.law.function.jacobian(e.z, problem.inputs.take(np.arange(len(e.z))))
+    weight = np.sqrt(_mean_one(problem.target)) / e.noise.reshape(len(e.z), 1, -1)
+    with np.errstate(all="ignore"):
+        return tame(slope / value[..., None] * weight[..., None]).reshape(len(e.z), -1, e.z.shape[1])
 
 
 def _check_size(
@@ -392,8 +411,7 @@ def posterior(problem: LeastSquares, z: np.ndarray) -> tuple[np.ndarray, np.ndar
         log_residual = np.where(live, residual, 0.0)
         divisor = np.where(sound, value, target.losses)[..., None]
         jac = tame(np.where(live[..., None], slope / divisor, 0.0)).reshape(len(z), -1, size)
-    # A domain whose runs are missing where weights are small must not count as informed by more runs than it has.
-    w = target.cell_weights * (live.sum(1) / target.cell_weights.sum(1))[:, None]
+    w = _mean_one(target)
     spread = (w * log_residual**2).sum(1) / live.sum(1)  # (G, E)
     precision = (
         np.zeros((size, size)) if target.prior_root is None else target.prior_root.T @ target.prior_root
@@ -410,6 +428,15 @@ def posterior(problem: LeastSquares, z: np.ndarray) -> tuple[np.ndarray, np.ndar
             # Floors: a perfect fit has no noise, and a tenth of the cells always counts as informing it.
             noise[g] = np.maximum(np.sqrt(spread[g] / max(1.0 - used / count, 0.1)), 1e-12)
     return noise.ravel(), covariance
+
+
+def _mean_one(target: Target) -> np.ndarray:
+    """Cell weights (G, n, E) with mean 1 over the cells of each domain that are not masked.
+
+    A domain whose runs are missing where weights are small must not count as informed by more runs than it has.
+    """
+    live = target.cell_weights > 0
+    return target.cell_weights * (live.sum(1) / target.cell_weights.sum(1))[:, None]
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
