@@ -114,6 +114,8 @@ def test_rank_correlation():
 
 # --- through the command line -----------------------------------------------------------
 
+POINT = ("--n-params", "1B", "--n-tokens", "1B")
+
 
 def json_of(capsys, *arguments: object) -> dict:
     assert main([str(a) for a in arguments]) == 0
@@ -184,16 +186,16 @@ def test_optimize_and_propose_commands(folder, capsys):
         (["fit", "{0}/runs.csv", "-o", "{0}/x", "--formula", "__import__('os')"], "formula"),
         (["fit", "{0}/runs.csv", "-o", "{0}/x", "--domain", "wikipedia"], "wikipedia"),
         (["predict", "{0}/nofit", "--at", "{0}/runs.csv"], "nofit"),
-        (["predict", "{0}/fit", "--n-params", "1B", "--n-tokens", "1B", "--mixture", "books=1"], "books"),
+        (["predict", "{0}/fit", *POINT, "--mixture", "books=1"], "books"),
         (
-            ["optimize-mixture", "{0}/fit", "--n-params", "1B", "--n-tokens", "1B", "--bound", "books<=.1"],
+            ["optimize-mixture", "{0}/fit", *POINT, "--bound", "books<=.1"],
             "books",
         ),
         (
-            "optimize-mixture {0}/fit --n-params 1B --n-tokens 1B --bound hq<=.1 --bound web<=.1".split(),
+            ["optimize-mixture", "{0}/fit", *POINT, "--bound", "hq<=.1", "--bound", "web<=.1"],
             "0.8",
         ),
-        (["propose-runs", "{0}/fit", "--n-params", "1B", "--n-tokens", "1B", "--budget", "1"], "budget"),
+        (["propose-runs", "{0}/fit", *POINT, "--budget", "1"], "budget"),
     ],
 )
 def test_refusals_are_one_message_and_leave_the_fit_alone(arguments, says, folder, capsys):
