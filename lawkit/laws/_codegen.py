@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sympy as sp
+from sympy.printing.numpy import NumPyPrinter
 from sympy.tensor.indexed import Indexed
 
 from lawkit.errors import LawError
@@ -27,7 +28,9 @@ class Code:
         self._firsts: dict[sp.Symbol, sp.Expr] = {}
         self._gradients: dict[frozenset[str], Any] = {}
         self._hessians: dict[frozenset[str], Any] = {}
-        self._logs = {c: sp.Symbol(f"log_{c.name}", real=True) for c in [*self.variables, *constants] if c.is_positive}
+        self._logs = {
+            c: sp.Symbol(f"log_{c.name}", real=True) for c in [*self.variables, *constants] if c.is_positive
+        }
 
     @functools.cached_property
     def value(self) -> Callable[[dict], np.ndarray]:
@@ -41,7 +44,9 @@ class Code:
             self._gradients[wanted] = by, self._compile([self.expr, *[self._first(v) for v in by]])
         return self._gradients[wanted]
 
-    def hessian(self, wanted: frozenset[str]) -> tuple[list[tuple[sp.Symbol, sp.Symbol]], Callable[[dict], list]]:
+    def hessian(
+        self, wanted: frozenset[str]
+    ) -> tuple[list[tuple[sp.Symbol, sp.Symbol]], Callable[[dict], list]]:
         """Pairs of wanted variables (each once, the zero ones left out), and their second derivatives."""
         if wanted not in self._hessians:
             by = [v for v in self.variables if v.name in wanted]
@@ -63,7 +68,9 @@ class Code:
         # x**p with a symbolic p costs several times exp(p*log(x)), and the logarithms are shared.
         def log_of(product: sp.Expr) -> sp.Expr | None:
             factors = sp.Mul.make_args(product)
-            return sp.Add(*[self._logs[f] for f in factors]) if all(f in self._logs for f in factors) else None
+            return (
+                sp.Add(*[self._logs[f] for f in factors]) if all(f in self._logs for f in factors) else None
+            )
 
         shared = {}
         for e in set().union(*(e.atoms(sp.Pow, sp.log) for e in exprs)):
@@ -73,15 +80,16 @@ class Code:
                 shared[e] = sp.exp(e.exp * log)
         rewritten = [e.xreplace(shared) for e in exprs]
         logs = {x: s for x, s in self._logs.items() if any(e.has(s) for e in rewritten)}
-        raw = sp.lambdify([*self._arguments, *logs.values()], rewritten, modules=_NUMPY, cse=True)
-        arguments = [a.name for a in self._arguments]
+        arguments = [*self._arguments, *logs.values()]
+        raw = sp.lambdify(arguments, rewritten, modules=[_NAMESPACE], printer=_PRINTER, cse=True)
+        plain_arguments = [a.name for a in self._arguments]
         log_arguments = [x.name for x in logs]
 
         def run(env: dict) -> list:
             for name in log_arguments:
                 if (key := "log " + name) not in env:
                     env[key] = np.log(env[name])
-            return raw(*[env[a] for a in arguments], *[env["log " + a] for a in log_arguments])
+            return raw(*[env[a] for a in plain_arguments], *[env["log " + a] for a in log_arguments])
 
         return run
 
@@ -152,10 +160,14 @@ def _plain_extrema(expr: sp.Expr) -> sp.Expr:
     return expr.replace(sp.Min, lambda *a: functools.reduce(lambda x, y: _Smaller(x, y), a))
 
 
-_NUMPY = [
-    {"_Larger": np.maximum, "_Smaller": np.minimum, "_Step": lambda x: np.heaviside(x, 0.5)},
-    "numpy",
-]
+# Spelled out, since "numpy" as the namespace makes lambdify import all of numpy, numpy.f2py included, for .1 s.
+_NAMESPACE = {name: f for name, f in vars(np).items() if isinstance(f, np.ufunc)} | {
+    "pi": np.pi,
+    "_Larger": np.maximum,
+    "_Smaller": np.minimum,
+    "_Step": lambda x: np.heaviside(x, 0.5),
+}
+_PRINTER = NumPyPrinter({"fully_qualified_modules": False, "inline": True, "allow_unknown_functions": True})
 
 
 class Node:
@@ -187,8 +199,12 @@ class Symbols:
 
         self.law = law
         self.constants = [_law.N, _law.D, _law.U, _law.N_ref, _law.D_ref, _law.K]
-        self.element_kinds: dict[str, tuple[str, str | int]] = {}  # symbol name -> (vector or 'h', 'j' | 'own' | index)
-        self.scalar = {p.name: sp.Symbol(f"z_{p.name}", real=True) for p in law.parameters if not p.per_source}
+        self.element_kinds: dict[
+            str, tuple[str, str | int]
+        ] = {}  # symbol name -> (vector or 'h', 'j' | 'own' | index)
+        self.scalar = {
+            p.name: sp.Symbol(f"z_{p.name}", real=True) for p in law.parameters if not p.per_source
+        }
         self.variables = list(self.scalar.values())
         if law.implicit is not None:
             self.variables.append(law.implicit.symbol)
@@ -212,7 +228,9 @@ class Symbols:
         """Indexed elements replaced by plain symbols (transformed for parameters); also those symbols."""
         found: dict[sp.Symbol, None] = {}
         items = sorted(expr.atoms(Indexed), key=sp.default_sort_key)
-        replaced = expr.xreplace({item: self._element(item.base.label.name, item.indices[0], found) for item in items})
+        replaced = expr.xreplace(
+            {item: self._element(item.base.label.name, item.indices[0], found) for item in items}
+        )
         # Logarithms of products of transforms, log(exp(z) * h), become sums.
         return replaced.replace(sp.log, lambda *a: sp.expand_log(sp.log(*a))), list(found)
 

@@ -1,11 +1,14 @@
-"""Laws beside each other on slimpajama7: fitted to all runs of 122M parameters, judged on those of 310M.
+"""Laws beside each other on slimpajama7, judged on runs they were not fitted to.
 
-    LAWKIT_DATASETS=... OMP_NUM_THREADS=1 python tests/benchmarks/bench_laws_slimpajama.py [--law NAME] [--openhermes]
+    LAWKIT_DATASETS=... OMP_NUM_THREADS=1 python tests/benchmarks/bench_laws_slimpajama.py [--split NAME] [--law NAME]
 
-Prints the mean relative error in percent by domain, the rank correlation of the 60 mixtures' mean loss at the last
-checkpoint, and the CPU seconds of the fit. One model size says nothing about how the loss falls with n_params: what
-the laws do about that (priors, or a starting value that nothing moves) is part of what is compared. 'chinchilla per
-mixture' fits Chinchilla's law to each mixture's own training curve, as is done without a mixture law.
+Splits: 'size' fits all runs of 122M parameters and judges those of 310M; 'long' fits 122M and the 310M runs of at most
+4B tokens and judges 310M from 10B tokens on; 'unseen' does so on a quarter of the mixtures, left out of the fit.
+
+Prints the mean relative error in percent by domain, the rank correlation of the mixtures' mean loss at the last
+checkpoint, and the CPU seconds of the fit. In the split 'size' one model size says nothing about how the loss falls with
+n_params: what the laws do about that (priors, or a starting value that nothing moves) is part of what is compared.
+'chinchilla per mixture' fits Chinchilla's law to each mixture's own training curve, as is done without a mixture law.
 """
 
 from __future__ import annotations
@@ -24,18 +27,18 @@ import numpy as np
 import lawkit
 from lawkit.runs import Runs
 
-SMALL, LARGE = 122e6, 310e6
+SMALL = 122e6
 LAWS = (
     "exponential", "exponential-scale", "additive", "joint", "bimix", "dcpt",
-    "capacity", "capacity-plain", "chinchilla", "transfer", "transfer-plain",
+    "capacity", "capacity-plain", "chinchilla", "transfer", "transfer-plain", "transfer-average",
 )  # fmt: skip
 PER_MIXTURE = "chinchilla per mixture"
 
 
-def read(folder: Path, size: float, openhermes: bool) -> Runs:
-    """The runs of one model size; cells that are missing stay so."""
+def read(folder: Path, openhermes: bool) -> Runs:
+    """All runs; cells that are missing stay so."""
     with (folder / "slimpajama7" / "runs_122M_310M.csv").open() as file:
-        table = [r for r in csv.DictReader(file) if float(r["model_size"]) == size]
+        table = list(csv.DictReader(file))
     sources = tuple(k.removeprefix("weight_") for k in table[0] if k.startswith("weight_"))
     domains = (*sources, "openhermes") if openhermes else sources
     losses = np.array([[float(r[f"{d}_loss"] or "nan") for d in domains] for r in table])
@@ -43,12 +46,27 @@ def read(folder: Path, size: float, openhermes: bool) -> Runs:
     runs = Runs(
         sources=sources,
         domains=domains,
-        n_params=np.full(len(table), size),
+        n_params=np.array([float(r["model_size"]) for r in table]),
         n_tokens=np.array([float(r["n_tokens"]) for r in table]),
         weights=weights / weights.sum(1, keepdims=True),
         losses=losses,
     )
     return runs.select(~np.isnan(losses).all(1))
+
+
+def split(runs: Runs, name: str) -> tuple[Runs, Runs]:
+    """The runs to fit and the runs to judge."""
+    assert runs.n_params is not None
+    assert runs.n_tokens is not None
+    large = runs.n_params > SMALL * 1.02
+    if name == "size":
+        return runs.select(~large), runs.select(large)
+    short, long = ~large | (runs.n_tokens < 5e9), large & (runs.n_tokens > 9e9)
+    if name == "long":
+        return runs.select(short), runs.select(long)
+    group = np.unique(mixtures(runs), return_inverse=True)[1]
+    left_out = np.isin(group, np.random.default_rng(0).permutation(group.max() + 1)[: (group.max() + 1) // 4])
+    return runs.select(short & ~left_out), runs.select(long & left_out)
 
 
 def mixtures(runs: Runs) -> np.ndarray:
@@ -102,15 +120,14 @@ def main() -> None:
         "--law", action="append", choices=(*LAWS, PER_MIXTURE), help="only this one; may be repeated"
     )
     parser.add_argument("--openhermes", action="store_true", help="the domain that is no source, too")
+    parser.add_argument("--split", default="size", choices=("size", "long", "unseen"))
     options = parser.parse_args()
     named = os.environ.get("LAWKIT_DATASETS")
     if not named:
         sys.exit("LAWKIT_DATASETS must name the folder of the public tables")
-    train, test = (read(Path(named), size, options.openhermes) for size in (SMALL, LARGE))
+    train, test = split(read(Path(named), options.openhermes), options.split)
     warnings.simplefilter("ignore")
-    print(
-        f"fitted to {len(train)} runs of 122M, judged on {len(test)} of 310M; mean relative error in percent"
-    )
+    print(f"fitted to {len(train)} runs, judged on {len(test)}; mean relative error in percent")
     print(f"{'law':24s}{'all':>8s}{''.join(f'{d[:7]:>8s}' for d in test.domains)}{'ranks':>8s}{'CPU s':>8s}")
     for name in options.law or (*LAWS, PER_MIXTURE):
         if name == PER_MIXTURE:
