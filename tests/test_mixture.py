@@ -47,6 +47,7 @@ def make_fit(law, parameters, sources, domains, n_params=(1e8, 1e9), n_tokens=(2
         objective=law.objective,
         domains=tuple(domains),
         own=np.array([sources.index(d) if d in sources else -1 for d in domains]),
+        recorded=frozenset({"n_params", "n_tokens"}),
         n_ref=n_ref,
         d_ref=d_ref,
         z=z,

@@ -10,6 +10,7 @@ import pytest
 
 import lawkit
 import lawkit.laws
+from lawkit.fitting.scoring import predict_runs
 from lawkit.laws._function import Inputs
 from lawkit.runs import Runs
 
@@ -105,6 +106,27 @@ def test_scale_laws_fit_runs_of_one_scale(name: str) -> None:
     fit = lawkit.fit(runs, law=name, holdout="none")
     assert fit.train["mre"] is not None
     assert fit.train["mre"] < 1e-4
+
+
+def test_a_size_that_the_runs_do_not_record_changes_nothing_and_is_said(tmp_path: Path) -> None:
+    n, d, h = rows(np.random.default_rng(3), 60)
+    losses = as_written("additive", np.full_like(n, N_REF), d, h)[:, None]
+    runs = Runs(sources=SOURCES, domains=("web",), n_params=None, n_tokens=d, weights=h, losses=losses)
+    fit = lawkit.fit(runs, law="additive", holdout="none")
+    fit.save(tmp_path / "fit")
+    for f in (fit, lawkit.load_fit(tmp_path / "fit")):
+        plain = f.losses(None, d, h)
+        np.testing.assert_array_equal(f.losses(7e9, d, h), plain)
+        point = f.weights_derivatives(7e9, D_REF, h[0])
+        np.testing.assert_array_equal(point[0], f.losses(None, D_REF, h[:1])[0])
+        asked = f.predict(7e9, d, h)
+        np.testing.assert_array_equal(asked.mean, f.predict(None, d, h).mean)
+        assert asked.warnings == f.predict(n, d, h, interval=0.9).warnings
+        assert [w.split(":")[0] for w in asked.warnings] == ["n_params is ignored"]
+        assert f.predict(None, d, h).warnings == ()
+    _, warnings = predict_runs(fit, Runs(sources=SOURCES, domains=(), n_params=n, n_tokens=d, weights=h,
+                                         losses=np.empty((60, 0))))  # fmt: skip
+    assert any("n_params is ignored" in w for w in warnings)
 
 
 def test_exponential_is_determined_up_to_a_shift_of_t() -> None:

@@ -29,6 +29,8 @@ class Estimate:
         The E domains in the order of all arrays.
     own
         (E,) index of the source of the same name, -1 for none.
+    recorded
+        Which of 'n_params' and 'n_tokens' the runs have; the law was fitted as if the other were 1 for all.
     n_ref, d_ref
         Geometric means of n_params and n_tokens over the runs (1 where absent).
     z, covariance
@@ -47,6 +49,7 @@ class Estimate:
     objective: Objective
     domains: tuple[str, ...]
     own: np.ndarray
+    recorded: frozenset[str]
     n_ref: float
     d_ref: float
     z: np.ndarray
@@ -68,8 +71,13 @@ class Estimate:
         n_tokens: np.ndarray | float | None = None,
         unique: np.ndarray | None = None,
     ) -> Inputs:
-        """Rows (n,) at which this law may be evaluated; `unique` is (n, K)."""
+        """Rows (n,) at which this law may be evaluated; `unique` is (n, K).
+
+        A size that the fitted runs do not record cannot be told from theirs: whatever is given is not used.
+        """
         n = len(weights)
+        n_params = n_params if "n_params" in self.recorded else None
+        n_tokens = n_tokens if "n_tokens" in self.recorded else None
         return Inputs(
             n_params=np.full(n, self.n_ref)
             if n_params is None
@@ -196,7 +204,7 @@ class Prepared:
         The objective, for G groups.
     context
         What priors and starts depend on.
-    domains, own, n_ref, d_ref
+    domains, own, recorded, n_ref, d_ref
         As in `Estimate`.
     size
         Number of parameters P of a group.
@@ -209,6 +217,7 @@ class Prepared:
     context: PriorContext
     domains: tuple[str, ...]
     own: np.ndarray
+    recorded: frozenset[str]
     n_ref: float
     d_ref: float
     size: int
@@ -230,6 +239,7 @@ def prepare(runs: Runs, law: Law, objective: Objective, min_weight: float = 0.0)
     groups = own[None, :] if law.coupled else own[:, None]
     scale = [np.ones(len(runs)) if v is None else v for v in (runs.n_params, runs.n_tokens)]
     n_ref, d_ref = (float(np.exp(np.log(v).mean())) for v in scale)
+    recorded = recorded_sizes(runs)
     unique = total_unique(runs.weights, runs.unique)
     if "unique" in law.columns and unique is not None and np.isnan(unique).any():
         raise FitError(
@@ -267,9 +277,14 @@ def prepare(runs: Runs, law: Law, objective: Objective, min_weight: float = 0.0)
     stack = (lambda a: a[None]) if law.coupled else (lambda a: a.T[:, :, None])
     problem = LeastSquares(law.function, x, Target(stack(losses), stack(cells), mean, root), objective)
     return Prepared(
-        law=law, problem=problem, context=context, domains=domains, own=own, n_ref=n_ref, d_ref=d_ref, size=size,
-        warnings=warnings,
+        law=law, problem=problem, context=context, domains=domains, own=own, recorded=recorded, n_ref=n_ref,
+        d_ref=d_ref, size=size, warnings=warnings,
     )  # fmt: skip
+
+
+def recorded_sizes(runs: Runs) -> frozenset[str]:
+    """Which of 'n_params' and 'n_tokens' the runs have."""
+    return frozenset(c for c in ("n_params", "n_tokens") if getattr(runs, c) is not None)
 
 
 def fitted_cells(runs: Runs, own: np.ndarray, min_weight: float) -> np.ndarray:
@@ -327,8 +342,9 @@ def estimate(
     _, _, hessian = problem.expansion(z, each, False)
     noise, covariance = posterior(problem, z)
     return Estimate(
-        law=law, objective=objective, domains=domains, own=ready.own, n_ref=ready.n_ref, d_ref=ready.d_ref, z=z,
-        covariance=covariance, noise=noise, cost=low, starts_at_optimum=agree, hessian=hessian,
+        law=law, objective=objective, domains=domains, own=ready.own, recorded=ready.recorded,
+        n_ref=ready.n_ref, d_ref=ready.d_ref, z=z, covariance=covariance, noise=noise, cost=low,
+        starts_at_optimum=agree, hessian=hessian,
     ), ready  # fmt: skip
 
 
@@ -356,8 +372,8 @@ def _average(
     for a, b in permutations(range(len(members)), 2):
         covariance[:, ends[a] : ends[a + 1], ends[b] : ends[b + 1]] = moves[a] @ np.swapaxes(moves[b], 1, 2)
     return Estimate(
-        law=law, objective=objective, domains=ready.domains, own=ready.own, n_ref=ready.n_ref, d_ref=ready.d_ref, z=z,
-        covariance=covariance, noise=noise,
+        law=law, objective=objective, domains=ready.domains, own=ready.own, recorded=ready.recorded,
+        n_ref=ready.n_ref, d_ref=ready.d_ref, z=z, covariance=covariance, noise=noise,
         cost=ready.problem.cost(z, np.arange(len(z))),
         starts_at_optimum=np.min([m.starts_at_optimum for m in members], 0), hessian=side_by_side("hessian"),
     ), ready  # fmt: skip

@@ -33,6 +33,8 @@ class Prediction:
         What sort of band it is.
     capped
         How many cells were held at the domain's highest observed loss.
+    warnings
+        Sizes that were asked for and change nothing.
     """
 
     mean: np.ndarray
@@ -41,6 +43,7 @@ class Prediction:
     level: float | None = None
     kind: str | None = None
     capped: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,12 +193,21 @@ class Fit:
             raise FitError(f"interval must lie between 0 and 1, got {interval!r}")
         e = self.estimate
         x = e.inputs(*self._points(n_params, n_tokens, weights, unique))
+        unseen = [
+            c
+            for c, v in (("n_params", n_params), ("n_tokens", n_tokens))
+            if v is not None and c not in e.recorded
+        ]
+        warnings = tuple(
+            f"{c} is ignored: the fitted runs have no such column, so their losses say nothing about other sizes"
+            for c in unseen
+        )
         law_says = e.losses(x)
         ceiling = np.nanmax(self._observed(), 0)
         capped = (self._reach(x) >= 0)[:, None] & (law_says > ceiling)
         mean = np.where(capped, ceiling, law_says)
         if interval is None:
-            return Prediction(mean=mean, capped=int(capped.sum()))
+            return Prediction(mean=mean, capped=int(capped.sum()), warnings=warnings)
         from scipy.stats import norm
 
         with np.errstate(all="ignore"):
@@ -215,7 +227,7 @@ class Fit:
         half = np.minimum(half, 500.0)  # e^500: anything goes
         return Prediction(
             mean=mean, lower=mean * np.exp(-half), upper=mean * np.exp(half), level=interval, kind=kind,
-            capped=int(capped.sum()),
+            capped=int(capped.sum()), warnings=warnings,
         )  # fmt: skip
 
     def _points(self, n_params: Any, n_tokens: Any, weights: Any, unique: Any) -> tuple[Any, Any, Any, Any]:

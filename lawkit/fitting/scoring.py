@@ -69,6 +69,7 @@ def predict_runs(fit: Fit, runs: Runs, interval: float | None = 0.9) -> tuple[Pr
                 f"any fitted run ({fitted.min():.3g}): laws bend there"
             )
     prediction = fit.predict(sizes["n_params"], sizes["n_tokens"], weights, unique, interval)
+    warnings += prediction.warnings
     if prediction.capped:
         warnings.append(
             f"{prediction.capped} predictions were held at the highest loss that was observed in their domain"

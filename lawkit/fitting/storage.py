@@ -22,7 +22,7 @@ import numpy as np
 
 from lawkit import laws
 from lawkit.errors import FitError, LawError, LawkitError
-from lawkit.fitting.estimate import Estimate
+from lawkit.fitting.estimate import Estimate, recorded_sizes
 from lawkit.fitting.result import Fit
 from lawkit.laws._law import Law, Objective
 from lawkit.runs import Runs
@@ -181,6 +181,7 @@ def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) ->
         law=law,
         objective=Objective(**head["objective"]),
         domains=tuple(head["domains"]),
+        recorded=recorded_sizes(runs),
         n_ref=head["n_ref"],
         d_ref=head["d_ref"],
         **{name: arrays[name] for name in _ESTIMATE},
