@@ -412,6 +412,10 @@ def test_held_parameters_predict_as_the_whole_law(rng: np.random.Generator) -> N
         whole.function.value(whole.unconstrained({**free, **held}, N_REF, D_REF)[None], x),
         rtol=1e-12,
     )
+    assert part.natural(part.unconstrained(free, 3e8, 1e10), 3e8, 1e10) == pytest.approx({**free, **held})
+    np.testing.assert_array_equal(part.unconstrained({**free, **held}), part.unconstrained(free))
+    with pytest.raises(LawError, match="is held at"):
+        part.unconstrained({**free, **held, next(iter(held)): 0.123})
     assert part.with_fixed(S=9.0).fixed == {**held, "S": 9.0}
 
 

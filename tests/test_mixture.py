@@ -197,6 +197,17 @@ def test_transfer_law_from_small_to_large(scale):
     assert result.optimality_gap < 1e-8
 
 
+def test_laws_with_held_parameters_are_read_by_the_conic_forms():
+    fit = random_fit("exponential-scale", 4, 2, 0)
+    whole = optimize_mixture(fit, **SCALE)
+    held = laws.get("exponential-scale").with_fixed(alpha=0.35, A=400.0)
+    parameters = {d: {k: v for k, v in p.items() if k not in held.fixed} for d, p in fit.parameters.items()}
+    result = optimize_mixture(make_fit(held, parameters, names(4), names(2, "d")), **SCALE)
+    assert result.objective == pytest.approx(whole.objective, abs=1e-9)
+    assert result.certificate == "global"
+    assert not any("conic solver failed" in w for w in result.warnings)
+
+
 def test_hundred_sources():
     fit = random_fit("transfer", 100, 8, 0)
     result = optimize_mixture(fit, **SCALE, bounds={"s0": (0.1, 1), "s1": (0, 0.001)})

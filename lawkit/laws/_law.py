@@ -239,7 +239,9 @@ class Law:
         for p in self.parameters:
             element = sp.IndexedBase(p.name, positive=True)[own]
             found = [self.loss, self.implicit.equation] if self.implicit else [self.loss]
-            elsewhere = {i for e in found for i in e.atoms(sp.Indexed) if i.base.label.name == p.name} - {element}
+            elsewhere = {i for e in found for i in e.atoms(sp.Indexed) if i.base.label.name == p.name} - {
+                element
+            }
             if not p.per_source or p.support != "positive" or elsewhere:
                 continue
             slope = sp.diff(self.loss, element)
@@ -278,9 +280,13 @@ class Law:
         ordered: dict[str, sp.Expr] = {}
         while len(ordered) < len(out):
             left = out.keys() - ordered.keys()
-            ready = [name for name in out if name in left and not left & {s.name for s in out[name].free_symbols}]
+            ready = [
+                name for name in out if name in left and not left & {s.name for s in out[name].free_symbols}
+            ]
             if not ready:
-                raise LawError(f"law {self.name!r}: the references of {', '.join(sorted(left))} contain each other")
+                raise LawError(
+                    f"law {self.name!r}: the references of {', '.join(sorted(left))} contain each other"
+                )
             ordered |= {name: out[name] for name in ready}
         return ordered
 
@@ -300,7 +306,10 @@ class Law:
         return sum(n_sources if p.per_source else 1 for p in self.parameters)
 
     def natural(self, z: np.ndarray, n_ref: float = 1.0, d_ref: float = 1.0) -> dict[str, Any]:
-        """Natural parameter values from one fitted vector z (P,): floats, and arrays (K,) for vectors."""
+        """Natural parameter values from one fitted vector z (P,): floats, and arrays (K,) for vectors.
+
+        Parameters that are held (`fixed`) come last.
+        """
         scalar_count = sum(not p.per_source for p in self.parameters)
         n_vectors = len(self.parameters) - scalar_count
         n_sources = (len(z) - scalar_count) // n_vectors if n_vectors else 0
@@ -312,17 +321,25 @@ class Law:
             values[p.name] = moved if p.per_source else float(moved[0])
         for name, factor in self.references.items():
             values[name] *= _evaluate(factor, values, n_ref, d_ref)
-        return values
+        return {**values, **self.fixed}
 
     def unconstrained(self, values: dict[str, Any], n_ref: float = 1.0, d_ref: float = 1.0) -> np.ndarray:
         """The fitted vector z (P,) for natural values; the inverse of `natural`.
 
+        Values of parameters that are held may be left out.
+
         Raises
         ------
         LawError
-            For a missing, unknown or inadmissible value.
+            For a missing, unknown or inadmissible value, and for another value of a parameter that is held.
         """
         names = [p.name for p in self.parameters]
+        for name in self.fixed.keys() & values.keys():
+            if float(values[name]) != self.fixed[name]:
+                raise LawError(
+                    f"parameter {name} of law {self.name!r} is held at {self.fixed[name]}, got {values[name]}"
+                )
+        values = {name: value for name, value in values.items() if name not in self.fixed}
         if set(values) != set(names):
             raise LawError(
                 f"law {self.name!r} takes the parameters {', '.join(names)}; "
@@ -336,8 +353,12 @@ class Law:
             with np.errstate(all="ignore"):
                 part = _TO_UNCONSTRAINED[p.support](value)
             if np.isnan(part).any() or (p.support == "positive" and (value < 0).any()):
-                raise LawError(f"parameter {p.name} of law {self.name!r} must be {p.support}, got {values[p.name]}")
-            parts.append(np.clip(part, -700.0, 700.0))  # a published 0.0 for a positive parameter stays finite
+                raise LawError(
+                    f"parameter {p.name} of law {self.name!r} must be {p.support}, got {values[p.name]}"
+                )
+            parts.append(
+                np.clip(part, -700.0, 700.0)
+            )  # a published 0.0 for a positive parameter stays finite
         return np.concatenate(parts)
 
     # ---- priors and starts ------------------------------------------------------------------------------
@@ -428,7 +449,9 @@ class Law:
         for name, value in values.items():
             allowed = {"positive": value > 0, "unit": 0 < value < 1, "real": True}[scalars[name].support]
             if not (np.isfinite(value) and allowed):
-                raise LawError(f"parameter {name} of law {self.name!r} must be {scalars[name].support}, got {value!r}")
+                raise LawError(
+                    f"parameter {name} of law {self.name!r} must be {scalars[name].support}, got {value!r}"
+                )
         given = {self._symbol(scalars[name]): sp.Float(float(value)) for name, value in values.items()}
         law = type(self)()
         law.whole = self.whole or self
@@ -497,7 +520,9 @@ _TO_UNCONSTRAINED = {"positive": np.log, "real": np.asarray, "unit": _logit}
 def _evaluate(factor: sp.Expr, values: dict[str, Any], n_ref: float, d_ref: float) -> Any:
     """The factor at natural values: a float, or (K,) where it names vectors."""
     names = {item: sp.Symbol(item.base.label.name) for item in factor.atoms(sp.Indexed)}
-    given = {name: np.asarray(v, float) for name, v in {**values, N_ref.name: n_ref, D_ref.name: d_ref}.items()}
+    given = {
+        name: np.asarray(v, float) for name, v in {**values, N_ref.name: n_ref, D_ref.name: d_ref}.items()
+    }
     plain = factor.xreplace(names)
     symbols = sorted(plain.free_symbols, key=str)
     return sp.lambdify(symbols, plain, modules="numpy")(*[given[s.name] for s in symbols])
