@@ -37,6 +37,10 @@ from lawkit.laws._law import (
 #: Weight of the pseudo-source of generic text, in the units of a mixture weight.
 GENERIC = sp.Rational(1, 100)
 
+#: Correlation of a source's worth as capacity, tokens and floor where the runs share one scale: nothing in
+#: them could tell the three apart, and differences made up of noise would decide how mixtures rank at other scales.
+_TIED = 0.9999
+
 E, alpha, beta, gamma, delta, g = scalars("E alpha beta gamma delta g")
 q0, k0, r0 = scalars("q0 k0 r0")
 q, k, r = vectors("q k r")
@@ -82,15 +86,19 @@ class _TransferLaw(Law):
         where = self.layout(context.n_sources)
         exponent = np.log(0.3 if context.n_model_sizes >= 3 else 0.5)
         mean[:, where["alpha"]] = mean[:, where["beta"]] = exponent
-        index = {p.name: np.arange(where[p.name].start, where[p.name].stop) for p in self.parameters}
-        blocks = [np.concatenate([index.get(name + "0", []), index[name]]).astype(int) for name in "qkr" if name in index]
-        for a in blocks:
-            covariance[np.ix_(a, a)] = np.eye(len(a)) * 1.5**2 + 3.0**2
+        vectors = [p for p in self.parameters if p.per_source and p.prior is not None]
+        blocks = []
+        for p in vectors:
+            generic = where.get(p.name + "0", slice(0, 0))
+            at = np.r_[generic.start : generic.stop, where[p.name].start : where[p.name].stop]
+            spread, offset = p.prior.sd**2, p.prior.common_sd**2  # type: ignore[union-attr]
+            covariance[np.ix_(at, at)] = np.eye(len(at)) * spread + offset
+            blocks.append(at)
         if context.n_scales == 1:
             for a in blocks:
                 for b in blocks:
                     if a is not b:
-                        covariance[np.ix_(a, b)] = 0.98 * covariance[np.ix_(a, a)]
+                        covariance[np.ix_(a, b)] = _TIED * covariance[np.ix_(a, a)]
         return mean, covariance
 
 
@@ -129,7 +137,14 @@ class TransferPlain(_TransferLaw):
 
     name = "transfer-plain"
     title = "Transfer without floor"
-    parameters = (_ASYMPTOTE, _COUPLING, *_EXPONENTS, _RETURNS, *_vector("q", generic=False), *_vector("k", generic=False))
+    parameters = (
+        _ASYMPTOTE,
+        _COUPLING,
+        *_EXPONENTS,
+        _RETURNS,
+        *_vector("q", generic=False),
+        *_vector("k", generic=False),
+    )
     loss = E + _bracket(_lent(q), _lent(k))
 
 
@@ -143,7 +158,13 @@ class TransferLinear(_TransferLaw):
 
     name = "transfer-linear"
     title = "Transfer, linear in the weights"
-    parameters = (_ASYMPTOTE, _COUPLING, *_EXPONENTS, *_vector("q", generic=False), *_vector("k", generic=False))
+    parameters = (
+        _ASYMPTOTE,
+        _COUPLING,
+        *_EXPONENTS,
+        *_vector("q", generic=False),
+        *_vector("k", generic=False),
+    )
     loss = E + _bracket(_lent(q, power=sp.Integer(1)), _lent(k, power=sp.Integer(1)))
 
 
