@@ -51,9 +51,21 @@ def get(name: str) -> type[Backend]:
     for known, module, cls in BUILTIN:
         if known == name:
             return getattr(import_module(f"lawkit.backends.{module}"), cls)
-    for point in entry_points(group="lawkit.backends"):
-        if point.name == name:
-            return point.load()
+    points = [point for point in entry_points(group="lawkit.backends") if point.name == name]
+    if len(points) > 1:
+        raise LawkitError(f"{len(points)} installed packages have a backend {name!r}: uninstall all but one")
+    for point in points:
+        try:
+            found = point.load()
+        except Exception as error:
+            raise LawkitError(
+                f"the entry point {point.value!r} of backend {name!r} cannot be loaded: {error}"
+            ) from error
+        if not hasattr(found, "run"):
+            raise LawkitError(
+                f"the entry point {point.value!r} of backend {name!r} loads no class with a method run"
+            )
+        return found
     raise LawkitError(f"no backend {name!r}; there are {', '.join(names())}")
 
 

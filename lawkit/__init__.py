@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from lawkit.errors import LawkitError
     from lawkit.fitting import Fit, fit, load_fit
     from lawkit.mixture import optimize_mixture
-    from lawkit.runs import Runs, import_runs, read_runs
+    from lawkit.io.importing import import_runs
+    from lawkit.runs import Runs, read_runs
 
 __version__ = "0.1.0"
 
@@ -31,7 +32,7 @@ _HOMES = {
     "LawkitError": "lawkit.errors",
     "Runs": "lawkit.runs",
     "fit": "lawkit.fitting",
-    "import_runs": "lawkit.runs",
+    "import_runs": "lawkit.io.importing",
     "load_fit": "lawkit.fitting",
     "optimize_mixture": "lawkit.mixture",
     "propose_runs": "lawkit.design",
@@ -40,7 +41,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for, so that `lawkit --help` does not pay for sympy and cvxpy.
+    # Loaded when asked for, so that `lawkit --help` does not pay for sympy and scipy.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'lawkit' has no attribute {name!r}")

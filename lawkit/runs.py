@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from lawkit.errors import RunsError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lawkit.io.checks import Finding
+    from lawkit.io.checks import check_runs
+    from lawkit.io.importing import import_runs
 
 __all__ = ["Runs", "check_runs", "import_runs", "read_runs"]
 
@@ -285,15 +287,11 @@ def read_runs(source: str | os.PathLike[str] | pd.DataFrame | Runs, *, require_l
     return runs_from_table(read_table(source), require_losses=require_losses)
 
 
-def check_runs(runs: Runs) -> list[Finding]:
-    """Say what is odd about runs that can be read; see :func:`lawkit.io.checks.check_runs`."""
-    from lawkit.io.checks import check_runs as check
+def __getattr__(name: str) -> Any:
+    # Checks and importers read this module, so it can only name them when asked.
+    if name in _ELSEWHERE:
+        return getattr(import_module(_ELSEWHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    return check(runs)
 
-
-def import_runs(*args: Any, **kwargs: Any) -> Runs:
-    """Bring other people's tables into the runs table; see :func:`lawkit.io.importing.import_runs`."""
-    from lawkit.io.importing import import_runs as run_import
-
-    return run_import(*args, **kwargs)
+_ELSEWHERE = {"check_runs": "lawkit.io.checks", "import_runs": "lawkit.io.importing"}

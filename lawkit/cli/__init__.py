@@ -90,7 +90,8 @@ def main(args: Sequence[str] | None = None) -> int:
         bug; 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    again = ["lawkit", "--debug", *(a for a in arguments if a != "--debug")]
     with _output.quiet_libraries():
         return _output.guarded(
-            lambda: cli.main(args=arguments, prog_name="lawkit", standalone_mode=False), arguments
+            lambda: cli.main(args=arguments, prog_name="lawkit", standalone_mode=False), again
         )

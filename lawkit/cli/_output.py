@@ -55,8 +55,11 @@ def quiet_libraries() -> Iterator[None]:
         yield
 
 
-def guarded(call: Callable[[], Any], arguments: Sequence[str]) -> int:
-    """Run ``call`` and turn whatever happens into a message and an exit status."""
+def guarded(call: Callable[[], Any], again: Sequence[str]) -> int:
+    """Run ``call`` and turn whatever happens into a message and an exit status.
+
+    ``again`` is the command that would show the traceback of a bug.
+    """
     from lawkit.errors import LawkitError
 
     set_debug(False)
@@ -88,10 +91,9 @@ def guarded(call: Callable[[], Any], arguments: Sequence[str]) -> int:
         return 1
     except Exception as error:
         _show_traceback()
-        again = shlex.join(["lawkit", "--debug", *(a for a in arguments if a != "--debug")])
         _complain(
             f"this is a bug in lawkit ({type(error).__name__}: {_one_line(str(error))}). "
-            f"For the traceback to report, run: {again}"
+            f"For the traceback to report, run: {shlex.join(again)}"
         )
         return 1
 

@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
     options = parser.parse_args(given)
-    return _output.guarded(lambda: _run(options.as_json), given)
+    return _output.guarded(
+        lambda: _run(options.as_json), ["LAWKIT_DEBUG=1", "python", "-m", "lawkit.studies.kang2025", *given]
+    )
 
 
 def _run(as_json: bool) -> None:
