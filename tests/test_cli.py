@@ -179,7 +179,7 @@ def test_what_happens_inside_becomes_a_status_and_a_message(error, status, messa
 
 
 def test_a_bug_is_called_a_bug_and_says_how_to_see_more(capsys):
-    assert _output.guarded(raises(ZeroDivisionError("float\ndivision")), ["fit", "my runs.csv"]) == 1
+    assert _output.guarded(raises(ZeroDivisionError("float\ndivision")), ["lawkit", "--debug", "fit", "my runs.csv"]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "bug in lawkit (ZeroDivisionError: float division)" in err
