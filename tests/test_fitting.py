@@ -237,14 +237,115 @@ def test_bands_widen_with_distance_to_the_held_out_errors() -> None:
     assert "held-out" in str(band.kind)
 
 
-def test_a_prediction_is_held_at_the_highest_loss_seen() -> None:
-    runs = scale_runs()
-    fit = lawkit.fit(runs, law="chinchilla", holdout="none")
-    high = replace(fit, estimate=replace(fit.estimate, z=fit.z + np.array([2.0, 0, 0, 0, 0])))
-    prediction = high.predict(1e9, 1e10)
-    assert prediction.capped == 1
-    assert prediction.mean[0, 0] == runs.losses.max()
-    assert high.predict(1e5, 1e7).mean[0, 0] > runs.losses.max()  # below the data it may be worse
+def mixed_scales(noise: float = 0.0, n: int = 60, seed: int = 0) -> Runs:
+    """Two sources, each a domain, at several scales; the loss is a power of the own weight."""
+    rng = np.random.default_rng(seed)
+    sizes = {
+        "n_params": rng.choice([1e8, 3e8, 1e9], n),
+        "n_tokens": rng.choice([1e9, 4e9, 1.6e10, 6.4e10], n),
+    }
+    weights = rng.dirichlet(np.ones(2), n)
+    losses = chinchilla(**{k[2]: v for k, v in zip(("n_n", "n_d"), sizes.values(), strict=True)})[:, None]
+    losses = losses * (weights + 0.05) ** -0.1 * np.exp(noise * rng.normal(size=(n, 2)))
+    return Runs(sources=("a", "b"), domains=("a", "b"), weights=weights, losses=losses, **sizes)
+
+
+def test_a_prediction_is_held_at_the_highest_loss_seen_above_a_run() -> None:
+    runs = mixed_scales()
+    fit = lawkit.fit(runs, law="additive", holdout="none", starts=2)
+    high = replace(fit, estimate=replace(fit.estimate, z=fit.z + 3.0 * (np.arange(fit.z.shape[1]) == 0)))
+    even = np.array([[0.5, 0.5]])
+    prediction = high.predict(1e9, 1e10, even)
+    assert prediction.capped == 2
+    assert prediction.mean[0].tolist() == runs.losses.max(0).tolist()
+    below = high.predict(1e7, 1e10, even)  # smaller than any run: may well be worse
+    assert below.capped == 0
+    assert (below.mean > runs.losses.max(0)).all()
+
+
+def test_points_between_the_runs_of_an_anti_diagonal_are_not_held() -> None:
+    """Small models saw many tokens and large ones few: nothing was seen of a small model with few tokens."""
+    n, d = np.geomspace(1e7, 1e10, 9), np.geomspace(1e12, 1e9, 9)
+    share = np.linspace(0.1, 0.9, 9)
+    loss = chinchilla(n, d)
+    runs = Runs(
+        sources=("a", "b"), domains=("web",), n_params=n, n_tokens=d,
+        weights=np.column_stack([share, 1 - share]), losses=loss[:, None],
+    )  # fmt: skip
+    truth = chinchilla(np.array([1e7]), np.array([1e9]))[0]
+    assert truth > 1.15 * loss.max()
+    scale_only = lawkit.fit(runs, law="chinchilla", holdout="none").predict(1e7, 1e9)
+    assert scale_only.mean[0, 0] == pytest.approx(truth, rel=1e-3)
+    mixed = lawkit.fit(runs, formula="E + A/N**alpha + B/D**beta + c*w_a", holdout="none")
+    assert "weights" in mixed.law.columns
+    assert mixed.predict(1e7, 1e9, np.array([[0.5, 0.5]])).capped == 0
+
+
+def test_training_errors_are_those_of_predict() -> None:
+    share = np.linspace(0, 1, 21)
+    loss = 3.0 - np.maximum(share - 0.5, 0.0)  # a line through this lies above it where it is flat
+    runs = Runs(
+        sources=("a", "b"), domains=("web",), n_params=None, n_tokens=None,
+        weights=np.column_stack([share, 1 - share]), losses=loss[:, None],
+    )  # fmt: skip
+    fit = lawkit.fit(runs, law="linear", holdout="none")
+    found = fit.predict(weights=runs.weights)
+    assert fit.losses(None, None, runs.weights).max() > 3.0
+    assert found.capped > 0
+    assert found.mean.max() == 3.0
+    assert fit.train["mre"] == np.mean(np.abs(found.mean - runs.losses) / runs.losses)
+
+
+def test_held_out_compute_widens_bands() -> None:
+    """Where the top fifth of compute is held out no size alone lies beyond the runs kept, and compute does."""
+    rng = np.random.default_rng(3)
+    n, d = (
+        np.exp(rng.uniform(np.log(5e7), np.log(3e9), 60)),
+        np.exp(rng.uniform(np.log(1e9), np.log(1e11), 60)),
+    )
+    n[:2], d[:2] = (3e9, 5e7), (1e9, 1e11)  # each size is at its largest in a run of little compute
+    loss = chinchilla(n, d) * np.exp(0.01 * rng.normal(size=60))
+    runs = replace(
+        scale_runs(),
+        n_params=n,
+        n_tokens=d,
+        losses=loss[:, None],
+        weights=np.zeros((60, 0)),
+        rows=np.arange(60),
+    )
+    fit = lawkit.fit(runs, law="chinchilla")
+    compute = n * d
+    held = compute > np.quantile(compute, 0.8)
+    expected = np.median(np.log(compute[held] / compute[~held].max()))
+    assert fit.holdout_reach == pytest.approx(expected)
+    assert fit.holdout_spread is not None
+    corner = fit.predict(3e9, 1e11, interval=0.9)  # neither size is beyond the runs, their product is
+    asked = np.log(3e20 / compute.max())
+    assert asked > 0.02
+    assert np.log(corner.upper / corner.mean).item() >= fit.holdout_spread[0] * max(  # type: ignore[operator]
+        1, asked / fit.holdout_reach
+    ) * (1 - 1e-12)
+    wide = fit.predict(3e11, 1e13, interval=0.9)
+    factor = (asked + np.log(1e4)) / fit.holdout_reach
+    assert np.log(wide.upper / wide.mean).item() == pytest.approx(fit.holdout_spread[0] * factor)  # type: ignore[operator]
+    random = lawkit.fit(runs, law="chinchilla", holdout=0.2)
+    assert "not widened" in str(random.predict(3e11, 1e13, interval=0.9).kind)
+
+
+def test_noise_falls_with_the_weight_of_a_run() -> None:
+    runs = mixed_scales(noise=0.01)
+    fit = lawkit.fit(runs, law="transfer", holdout="none")
+    power = fit.estimate.objective.token_power
+    assert power == 0.5
+    at = fit.noise_at(np.array([1e9, 1.6e10, 6.4e10, 1e15]))
+    np.testing.assert_allclose(at[0] / at[1], 16**0.25)
+    np.testing.assert_array_equal(at[2], at[3])  # no more exact than the most exact run
+    weight = runs.n_tokens**power  # type: ignore[operator]
+    np.testing.assert_allclose(1 / (1 / fit.noise_at(runs.n_tokens) ** 2).mean(0), fit.noise**2)  # type: ignore[arg-type]
+    sure = replace(fit, estimate=replace(fit.estimate, covariance=np.zeros_like(fit.covariance)))
+    band = sure.predict(1e8, 1e9, np.array([[0.5, 0.5]]), interval=0.9)
+    half = 1.6448536 * fit.noise / np.sqrt(1e9**power / weight.mean())
+    np.testing.assert_allclose(np.log(band.upper / band.mean)[0], half, rtol=1e-6)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
@@ -272,8 +373,25 @@ def test_points_broadcast() -> None:
     assert mixed.predict(weights=np.eye(3)).mean.shape == (3, 2)
     with pytest.raises(FitError, match="needs weights"):
         mixed.predict(1e9, 1e9)
-    with pytest.raises(FitError, match="not negative"):
+    with pytest.raises(FitError, match=r"not negative, got -0\.5 for a in point 1"):
         mixed.predict(weights=np.array([[-0.5, 1.0, 0.5]]))
+    with pytest.raises(FitError, match="not negative, got inf for c in point 2"):
+        mixed.predict(weights=np.array([[0.5, 0.5, 0.0], [0.5, 0.0, np.inf]]))
+    with pytest.raises(FitError, match=r"point 1 sum to 0\.9: divide them by their sum"):
+        mixed.predict(weights=np.array([[0.5, 0.3, 0.1]]))
+    thirds = mixed.predict(weights=np.array([[0.3333, 0.3333, 0.3333]])).mean
+    np.testing.assert_allclose(thirds, mixed.predict(weights=np.full((1, 3), 1 / 3)).mean, rtol=1e-12)
+
+
+def test_checkpoints_and_standard_errors_that_a_fit_does_not_heed_are_said() -> None:
+    runs = scale_runs()
+    runs = replace(runs, is_final=np.arange(25) % 5 == 4, losses_se=np.full((25, 1), 0.01))
+    said = lawkit.fit(runs, law="chinchilla", holdout="none", starts=2).warnings
+    assert "20 of 25 rows are intermediate checkpoints (is_final false), fitted as if finished" in said
+    assert "loss_web_se is not used by point fits yet" in said
+    done = replace(runs, is_final=np.ones(25, bool), losses_se=np.full((25, 1), np.nan))
+    said = lawkit.fit(done, law="chinchilla", holdout="none", starts=2).warnings
+    assert not any("is_final" in w or "_se" in w for w in said)
 
 
 # ---- diagnostics ----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from lawkit.errors import FitError
 from lawkit.fitting.diagnostics import diagnose
 from lawkit.fitting.estimate import check_values, distinct, estimate, fitted_cells
 from lawkit.fitting.holdout import errors, split
+from lawkit.fitting.prediction import beyond, hold
 from lawkit.fitting.result import Fit, domain_errors
 from lawkit.laws._law import Law, Objective
 from lawkit.runs import Runs
@@ -86,18 +87,40 @@ def fit(
     full, ready = estimate(runs, chosen, objective, min_weight, seed, starts)
     count = chosen.starts if starts is None else starts
     diagnostics, more = diagnose(runs, full, ready, count)
-    observed = runs.losses[:, [runs.domains.index(d) for d in full.domains]]
-    cells = np.where(fitted_cells(runs, full.own, min_weight), observed, np.nan)
-    predicted = full.losses(full.inputs(runs.weights, runs.n_params, runs.n_tokens, runs.unique))
     result = Fit(
         runs=runs,
         estimate=full,
+        train={},
+        domain_train={},
+        diagnostics=diagnostics,
+        warnings=(*runs.warnings, *_of_the_table(runs), *ready.warnings, *more),
+    )
+    cells = np.where(fitted_cells(runs, full.own, min_weight), result.observed, np.nan)
+    x = full.inputs(runs.weights, runs.n_params, runs.n_tokens, runs.unique)
+    predicted = hold(result, x, full.losses(x))  # as `predict` does, and the errors of the hold-out
+    result = replace(
+        result,
         train=errors(predicted, cells),
         domain_train=domain_errors(predicted, cells, full.domains),
-        diagnostics=diagnostics,
-        warnings=(*runs.warnings, *ready.warnings, *more),
     )
     return _with_holdout(result, holdout, objective, min_weight, seed, starts)
+
+
+def _of_the_table(runs: Runs) -> list[str]:
+    """What the table says and the fit does not heed."""
+    warnings = []
+    if runs.is_final is not None and (passing := ~runs.is_final).any():
+        warnings.append(
+            f"{int(passing.sum())} of {len(runs)} rows are intermediate checkpoints (is_final false), "
+            "fitted as if finished"
+        )
+    if runs.losses_se is not None and (given := ~np.isnan(runs.losses_se).all(0)).any():
+        names = [f"loss_{d}_se" for d, any_given in zip(runs.domains, given, strict=True) if any_given]
+        more = f" and {len(names) - 3} more" if names[3:] else ""
+        warnings.append(
+            f"{', '.join(names[:3])}{more} {'are' if names[1:] else 'is'} not used by point fits yet"
+        )
+    return warnings
 
 
 def default_law(runs: Runs) -> str:
@@ -155,7 +178,7 @@ def _with_holdout(
     assert prediction.upper is not None
     inside = (observed >= prediction.lower) & (observed <= prediction.upper)
     miss = np.where(seen, np.abs(np.log(prediction.mean / np.where(seen, observed, 1.0))), np.nan)
-    reach = partial._reach(part.inputs(test.weights, test.n_params, test.n_tokens, test.unique), highest=True)
+    reach = beyond(partial, part.inputs(test.weights, test.n_params, test.n_tokens, test.unique))
     return replace(
         result,
         holdout={

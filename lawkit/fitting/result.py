@@ -4,46 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from lawkit.errors import FitError
 from lawkit.fitting.estimate import Estimate
 from lawkit.fitting.holdout import errors
-from lawkit.fitting.solver import tame
+from lawkit.fitting.prediction import Prediction, points, predict
 from lawkit.laws._law import Law
 from lawkit.runs import Runs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """Predicted losses.
-
-    Attributes
-    ----------
-    mean
-        (n, E) nats per token.
-    lower, upper
-        (n, E) ends of the central band; None unless asked for.
-    level
-        Its nominal coverage.
-    kind
-        What sort of band it is.
-    capped
-        How many cells were held at the domain's highest observed loss.
-    warnings
-        Sizes that were asked for and change nothing.
-    """
-
-    mean: np.ndarray
-    lower: np.ndarray | None = None
-    upper: np.ndarray | None = None
-    level: float | None = None
-    kind: str | None = None
-    capped: int = 0
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +28,14 @@ class Fit:
     estimate
         Parameters on the unconstrained scale, covariance, noise.
     train
-        mre, mae, rmse over all fitted cells; `domain_train` the same by domain.
+        mre, mae, rmse of `predict` over all fitted cells; `domain_train` the same by domain.
     holdout
         The same for runs held out of a separate fit, with `what` was held out and the number `n_runs`; or None.
     domain_holdout
         By domain, mre, mae, rmse of the held-out runs.
     holdout_spread
-        (E,) 90% quantile of the absolute log residuals held out, and `holdout_reach`, how far (in log compute)
-        they lay beyond the runs fitted; None without hold-out.
+        (E,) 90% quantile of the absolute log residuals held out; None without hold-out. `holdout_reach` is how far,
+        in log compute and as a median, these runs lay beyond the others; 0 if they were drawn at random.
     warnings
         What a reader should know before trusting it.
     """
@@ -114,10 +85,29 @@ class Fit:
 
     @property
     def noise(self) -> np.ndarray:
-        """(E,) standard deviation of the log residuals."""
+        """(E,) standard deviation of the log residuals of a run of weight 1; see `noise_at`."""
         return self.estimate.noise
 
+    def noise_at(self, n_tokens: np.ndarray) -> np.ndarray:
+        """(n, E) standard deviation of the log residuals of runs of `n_tokens` (n,).
+
+        An objective that weighs runs by a power of their tokens (transfer laws) takes the noise of a run to fall as
+        one over the root of its weight. No run is taken to be more exact than the fitted one with the most tokens.
+        """
+        power, fitted = self.estimate.objective.token_power, self.runs.n_tokens
+        if power == 0 or fitted is None:
+            return np.broadcast_to(self.noise, (len(n_tokens), len(self.domains)))
+        seen = ~np.isnan(self.observed)
+        mean = np.where(seen, fitted[:, None] ** power, 0.0).sum(0) / seen.sum(0)
+        weight = np.minimum(n_tokens, fitted.max())[:, None] ** power / mean
+        return self.noise / np.sqrt(weight)
+
     @property
+    def observed(self) -> np.ndarray:
+        """(n, E) losses of the fitted runs in the order of `domains`; NaN where missing."""
+        return self.runs.losses[:, [self.runs.domains.index(d) for d in self.domains]]
+
+    @cached_property
     def parameters(self) -> dict[str, dict[str, Any]]:
         """Natural parameters by domain: floats, and arrays over sources; for a coupled law each domain has all."""
         e = self.estimate
@@ -177,113 +167,34 @@ class Fit:
         Raises
         ------
         FitError
-            For an interval outside (0, 1), sizes that are not positive, or weights of the wrong shape.
+            For an interval outside (0, 1), sizes that are not positive, weights of the wrong shape, or weights that
+            do not sum to 1 within 1e-3 (within it they are normalised).
 
         Notes
         -----
-        At scales at or above the smallest fitted one a prediction is held at the highest loss observed in its domain:
-        more compute does not make a model worse than the worst of the smallest ones, and laws with a power of a
-        weight can say so where a domain's own source is absent. `capped` counts such cells.
+        More compute does not make a model worse than the worst of the smaller ones, and laws with a power of a weight
+        can say so where a domain's own source is absent. So, for laws with weights, a point is held at the highest
+        loss observed in a domain if some fitted run with a loss there has at most the point's n_params and
+        at most its n_tokens (within 2%). `capped` counts such cells.
 
-        The band is the Gauss-Newton posterior predictive on log loss. Beyond the fitted scales it is widened
-        to the held-out errors, in proportion to the distance in log compute; inside, parameters and noise are
-        all there is.
+        The band is the Gauss-Newton posterior predictive on log loss, with the noise of `noise_at`. The distance of
+        a point beyond the fitted runs is the larger of two: log(n_params x n_tokens) over the largest of any run, and
+        the sum of what log n_params and log n_tokens have over their own largest. Where it is above 0.02, the half
+        width is at least `holdout_spread` (scaled from 90% to `interval` as a normal's) times max(1, distance /
+        `holdout_reach`). Points at smaller scales than the runs are not widened, nor any without runs held
+        out at a larger scale; `kind` says which.
         """
-        if interval is not None and not 0 < interval < 1:
-            raise FitError(f"interval must lie between 0 and 1, got {interval!r}")
-        e = self.estimate
-        x = e.inputs(*self._points(n_params, n_tokens, weights, unique))
+        x = self.estimate.inputs(*points(self, n_params, n_tokens, weights, unique))
         unseen = [
             c
             for c, v in (("n_params", n_params), ("n_tokens", n_tokens))
-            if v is not None and c not in e.recorded
+            if v is not None and c not in self.estimate.recorded
         ]
         warnings = tuple(
             f"{c} is ignored: the fitted runs have no such column, so their losses say nothing about other sizes"
             for c in unseen
         )
-        law_says = e.losses(x)
-        ceiling = np.nanmax(self._observed(), 0)
-        capped = (self._reach(x) >= 0)[:, None] & (law_says > ceiling)
-        mean = np.where(capped, ceiling, law_says)
-        if interval is None:
-            return Prediction(mean=mean, capped=int(capped.sum()), warnings=warnings)
-        from scipy.stats import norm
-
-        with np.errstate(all="ignore"):
-            slope = tame(e.parameter_jacobian(x) / law_says[:, :, None])  # (n, E, P)
-        variance = np.stack(
-            [((slope[:, i] @ e.covariance_of(i)) * slope[:, i]).sum(1) for i in range(len(e.domains))], 1
-        )
-        half = norm.ppf(0.5 + interval / 2) * np.sqrt(np.maximum(variance, 0.0) + e.noise**2)
-        kind = "Gauss-Newton posterior predictive"
-        if self.holdout_spread is not None and self.holdout_reach > 0:
-            # The held-out quantile is of the 90% kind; other levels scale it as a normal would.
-            level = norm.ppf(0.5 + interval / 2) / norm.ppf(0.95)
-            beyond = self._reach(x, highest=True)
-            spread = self.holdout_spread * level * np.maximum(1.0, beyond[:, None] / self.holdout_reach)
-            half = np.where(beyond[:, None] > 0.02, np.maximum(half, spread), half)
-            kind += ", widened to the held-out errors beyond the fitted scales"
-        half = np.minimum(half, 500.0)  # e^500: anything goes
-        return Prediction(
-            mean=mean, lower=mean * np.exp(-half), upper=mean * np.exp(half), level=interval, kind=kind,
-            capped=int(capped.sum()), warnings=warnings,
-        )  # fmt: skip
-
-    def _points(self, n_params: Any, n_tokens: Any, weights: Any, unique: Any) -> tuple[Any, Any, Any, Any]:
-        """Weights (n, K) first, then sizes and unique tokens, checked and of one length."""
-        sizes: dict[str, np.ndarray | None] = {}
-        for name, value in (("n_params", n_params), ("n_tokens", n_tokens)):
-            sizes[name] = size = None if value is None else np.atleast_1d(np.asarray(value, float))
-            if size is not None and not ((size > 0) & np.isfinite(size)).all():
-                raise FitError(f"{name} must be positive, got {value!r}")
-        if weights is None:
-            if "weights" in self.law.columns:
-                raise FitError(
-                    f"law {self.law.name!r} needs weights of its {len(self.sources)} sources "
-                    f"({', '.join(self.sources)})"
-                )
-            weights = np.full((1, len(self.sources)), 1 / max(1, len(self.sources)))  # of no consequence
-        weights = np.atleast_2d(np.asarray(weights, float))
-        if weights.ndim != 2 or weights.shape[1] != len(self.sources):
-            raise FitError(
-                f"weights need one column for each of {len(self.sources)} sources ({', '.join(self.sources)}), "
-                f"got shape {weights.shape}"
-            )
-        if not ((weights >= 0) & np.isfinite(weights)).all():
-            raise FitError(
-                f"weights must be finite and not negative, got {weights[~(weights >= 0)].ravel()[:1]}"
-            )
-        unique = None if unique is None else np.atleast_2d(np.asarray(unique, float))
-        if "unique" in self.law.columns and unique is None:
-            raise FitError(f"law {self.law.name!r} needs `unique`, the tokens that exist of each source")
-        given = {"weights": weights, "unique": unique, **sizes}
-        lengths = {name: len(v) for name, v in given.items() if v is not None and len(v) != 1}
-        if len(set(lengths.values())) > 1:
-            raise FitError(
-                f"one row per point is needed, got {', '.join(f'{k} for {v}' for k, v in lengths.items())}"
-            )
-        n = max(lengths.values(), default=1)
-        if "unique" in self.law.columns and np.isnan(np.where(weights > 0, unique, 0.0)).any():  # type: ignore[arg-type]
-            raise FitError(
-                f"law {self.law.name!r} needs `unique` of every source with a weight; some are missing"
-            )
-        wide = {k: None if v is None else np.broadcast_to(v, (n, *v.shape[1:])) for k, v in given.items()}
-        return wide["weights"], wide["n_params"], wide["n_tokens"], wide["unique"]
-
-    def _observed(self) -> np.ndarray:
-        return self.runs.losses[:, [self.runs.domains.index(d) for d in self.domains]]
-
-    def _reach(self, x: Any, highest: bool = False) -> np.ndarray:
-        """(n,) how far, in log compute, rows lie beyond the largest (or smallest) fitted sizes."""
-        total = np.zeros(len(x.weights))
-        for asked, fitted in ((x.n_params, self.runs.n_params), (x.n_tokens, self.runs.n_tokens)):
-            if fitted is not None:
-                if highest:
-                    total += np.maximum(np.log(asked / fitted.max()), 0.0)
-                else:
-                    total = np.minimum(total, np.log(asked / fitted.min()) + 0.02)
-        return total
+        return replace(predict(self, x, interval), warnings=warnings)
 
     # ---- saying and storing -----------------------------------------------------------------------------
 

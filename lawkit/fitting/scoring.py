@@ -8,7 +8,8 @@ import numpy as np
 
 from lawkit.errors import FitError
 from lawkit.fitting.holdout import errors
-from lawkit.fitting.result import Fit, Prediction
+from lawkit.fitting.prediction import Prediction
+from lawkit.fitting.result import Fit
 from lawkit.runs import Runs
 
 __all__ = ["predict_runs", "score"]
