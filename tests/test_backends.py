@@ -48,10 +48,16 @@ def test_unknown_backend_is_named():
 
 
 def test_a_third_partys_backend_is_found(monkeypatch):
-    point = EntryPoint(name="mine", value="collections:OrderedDict", group="lawkit.backends")
-    monkeypatch.setattr(backends, "entry_points", lambda group: [point] if group == "lawkit.backends" else [])
-    assert backends.names() == ["replay", "simulate", "mine"]
-    assert backends.get("mine").__name__ == "OrderedDict"
+    points = [
+        EntryPoint(name=name, value=value, group="lawkit.backends")
+        for name, value in (("mine", "asyncio:Runner"), ("odd", "collections:OrderedDict"), ("gone", "no_such:Thing"))
+    ]
+    monkeypatch.setattr(backends, "entry_points", lambda group: points if group == "lawkit.backends" else [])
+    assert backends.names() == ["replay", "simulate", "gone", "mine", "odd"]
+    assert backends.get("mine").__name__ == "Runner"
+    for name, said in (("odd", "no class with a method run"), ("gone", "cannot be loaded")):
+        with pytest.raises(LawkitError, match=said):
+            backends.get(name)
 
 
 def test_simulate_is_the_law():
