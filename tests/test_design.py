@@ -12,7 +12,7 @@ import pytest
 
 import lawkit
 from lawkit.design.batch import Limits, Valuation, greedy, random, replay
-from lawkit.design.candidates import Candidates, corners, generate, ladder, space_filling
+from lawkit.design.candidates import Candidates, corners, from_table, generate, ladder, space_filling
 from lawkit.design.relaxation import least
 from lawkit.design.value import (
     Posterior,
@@ -22,11 +22,13 @@ from lawkit.design.value import (
     mixed_derivatives,
     movable,
     prediction_factor,
+    run_weights,
 )
 from lawkit.errors import OptimizeError
 from lawkit.fitting import Fit
 from lawkit.mixture import MixtureProblem
 from lawkit.mixture.smooth import minimise
+from lawkit.mixture.target import Target
 from lawkit.runs import Runs, read_runs
 
 GOAL: dict[str, Any] = {"n_params": 1e9, "n_tokens": 3e10}
@@ -74,6 +76,10 @@ def chosen(fit: Fit) -> lawkit.design.Proposal:
     return lawkit.propose_runs(fit, **GOAL, budget=1e19, n=6)
 
 
+def at_goal(fit: Fit, unique: np.ndarray | None = None) -> Target:
+    return Target(fit, GOAL["n_params"], GOAL["n_tokens"], unique)
+
+
 def known(value: Any) -> Any:
     """A value that must not be None."""
     assert value is not None
@@ -115,7 +121,7 @@ def test_mixed_derivatives_are_those_of_the_exact_hessian(fit: Fit, coupled: Fit
         x = f.estimate.inputs(h[None], np.array([1e9]), np.array([3e10]))
         second = f.law.function.hessian(f.z, x, ("params", "weights"))[2][:, 0]
         exact = np.einsum("gmkp,gm->gkp", second[:, :, size:, :size], target.reshape(len(f.z), -1))
-        got = mixed_derivatives(f, target, h, 1e9, 3e10)
+        got = mixed_derivatives(at_goal(f), target, h)
         np.testing.assert_allclose(got, exact, rtol=1e-6, atol=1e-8 * np.abs(exact).max())
 
 
@@ -125,7 +131,7 @@ def test_expected_regret_is_the_regret_that_draws_of_the_posterior_realise(fit: 
     e = replace(fit.estimate, covariance=fit.covariance / 100)
     narrow, problem = replace(fit, estimate=e), problem_of(fit, **limits)
     h = optimum(narrow, problem)
-    predicted = Posterior.of(narrow).trace(decision(narrow, problem, h, 1e9, 3e10, 0).factor)
+    predicted = Posterior.of(narrow).trace(decision(at_goal(narrow), problem, h, 0).factor)
     rng = np.random.default_rng(0)
     roots = np.linalg.cholesky(e.covariance)
     realised = []
@@ -200,7 +206,8 @@ def test_slopes_are_the_same_kept_or_computed_again(fit: Fit, monkeypatch: pytes
     assert again.chunk < len(pool)
     np.testing.assert_array_equal(np.concatenate([block for _, block in again.blocks()], 1), kept)
     np.testing.assert_array_equal(again.at(33), kept[:, 33])
-    np.testing.assert_array_equal(log_slopes(fit, pool)[1], kept)
+    weight = run_weights(fit, pool.n_tokens)
+    np.testing.assert_array_equal(log_slopes(fit, pool)[1] * np.sqrt(weight)[..., None], kept)
 
 
 # ---- batches and their bound -------------------------------------------------------------------------------
@@ -210,7 +217,7 @@ def instance(f: Fit, once: bool, budget: float, number: int):
     pool = replace(small_pool(f), once=once)
     problem = problem_of(f)
     h = optimum(f, problem)
-    factor = decision(f, problem, h, 1e9, 3e10, 0).factor
+    factor = decision(at_goal(f), problem, h, 0).factor
     return pool, Slopes(f, pool), Posterior.of(f), factor, Limits(budget=budget, number=number)
 
 
@@ -293,6 +300,17 @@ def test_a_shortlist_of_very_many_candidates_costs_little(fit: Fit, monkeypatch:
     assert start - short.value > 0.9 * (start - whole.value)
 
 
+def test_a_longer_run_is_less_noisy_where_the_objective_says_so(fit: Fit, coupled: Fit) -> None:
+    losses = fit.runs.losses.copy()
+    losses[fit.runs.n_tokens == 9e9, 0] = np.nan
+    weight = run_weights(replace(fit, runs=replace(fit.runs, losses=losses)), np.array([1e9, 4e9]))
+    np.testing.assert_allclose(weight[:, 1] / weight[:, 0], 2.0)
+    seen = known(fit.runs.n_tokens)[known(fit.runs.n_tokens) < 9e9]
+    assert weight[0, 0, 0] == pytest.approx(np.sqrt(1e9) / np.sqrt(seen).mean())
+    assert weight[1, 0, 0] < 0.9 * weight[0, 0, 0]
+    assert (run_weights(coupled, np.array([1e9, 4e9])) == 1).all()
+
+
 # ---- candidates --------------------------------------------------------------------------------------------
 
 
@@ -351,14 +369,16 @@ def test_regret_after_is_what_a_fit_with_the_runs_would_say(fit: Fit, chosen) ->
     # The criterion, recomputed from the information matrix of the old runs and the chosen ones together.
     problem = problem_of(fit)
     h = np.array(list(chosen.mixture.values()))
-    factor = decision(fit, problem, h, 1e9, 3e10, 0).factor
+    factor = decision(at_goal(fit), problem, h, 0).factor
     information = np.linalg.inv(fit.covariance)
     table = chosen.to_runs()
     slope = fit.estimate.parameter_jacobian(
         fit.estimate.inputs(table.weights, table.n_params, table.n_tokens)
     )
     loss = fit.losses(table.n_params, table.n_tokens, table.weights)
-    rows = slope / loss[..., None] / fit.noise[:, None]
+    # A run of the transfer laws' objective counts by the root of its tokens, over the mean of the fitted runs.
+    counts = np.sqrt(known(table.n_tokens)) / np.sqrt(known(fit.runs.n_tokens)).mean()
+    rows = slope / loss[..., None] / fit.noise[:, None] * np.sqrt(counts)[:, None, None]
     information += np.einsum("nep,neq->epq", rows, rows)
     after = float(np.sum((factor @ np.linalg.inv(information)) * factor))
     assert chosen.runs[-1].regret_after == pytest.approx(after, rel=1e-5)
@@ -393,10 +413,10 @@ def test_variance_is_that_of_the_target_loss(fit: Fit) -> None:
     slope = fit.estimate.parameter_jacobian(x)[0]
     each = [s @ c @ s for s, c in zip(slope, fit.covariance, strict=True)]
     posterior = Posterior.of(fit)
-    assert posterior.trace(prediction_factor(fit, h, 1e9, 3e10, target)) == pytest.approx(target**2 @ each)
-    assert posterior.trace(prediction_factor(fit, h, 1e9, 3e10, None)) == pytest.approx(np.mean(each))
+    assert posterior.trace(prediction_factor(at_goal(fit), h, target)) == pytest.approx(target**2 @ each)
+    assert posterior.trace(prediction_factor(at_goal(fit), h, None)) == pytest.approx(np.mean(each))
     many = np.repeat(h, 50, 0)  # more rows than parameters: compressed, not changed
-    assert posterior.trace(prediction_factor(fit, many, 1e9, 3e10, None)) == pytest.approx(np.mean(each))
+    assert posterior.trace(prediction_factor(at_goal(fit), many, None)) == pytest.approx(np.mean(each))
 
 
 def test_bounds_hold_for_generated_runs_and_move_the_decision(fit: Fit) -> None:
@@ -457,6 +477,59 @@ def test_repeats_get_new_seeds(fit: Fit) -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_generated_mixtures_stay_near_what_was_recorded(fit: Fit) -> None:
+    keep = (fit.runs.weights < 0.5).all(1)
+    timid = replace(fit, runs=fit.runs.select(keep))
+    assert timid.runs.weights.max() < 0.5
+    most = (1 + timid.runs.weights.max(0)) / 2
+    problem = problem_of(timid)
+    pool = generate(timid, problem, **GOAL, budget=1e19, near=np.eye(3), seed=0)
+    np.testing.assert_allclose(pool.weights.sum(1), 1, atol=1e-9)
+    np.testing.assert_allclose(pool.weights.max(0), most, atol=2e-3)
+    # Limits that ask for more are the user's to set.
+    more = problem_of(timid, bounds={"web": (0.9, 1.0)})
+    pool = generate(timid, more, **GOAL, budget=1e19, near=np.zeros((0, 3)), seed=0)
+    assert (pool.weights[:, 0] >= 0.9 - 2e-3).all()
+
+
+def test_a_table_without_sizes_values_mixtures_not_sizes() -> None:
+    runs = replace(simulated(n=40), n_params=None, n_tokens=None)
+    f = lawkit.fit(runs, law="exponential", holdout="none")
+    table = replace(
+        f.runs.select([0, 0, 0]), n_params=np.array([1e6, 1e8, 1e10]), n_tokens=np.array([1e9, 2e9, 3e9])
+    )
+    pool = from_table(f, table, **GOAL, budget=1e22)
+    slopes = Slopes(f, pool)
+    np.testing.assert_array_equal(slopes.at(0), slopes.at(1))
+    np.testing.assert_array_equal(slopes.at(0), slopes.at(2))
+    # Scarce tokens limit the mixture also where the law knows no sizes.
+    found = lawkit.propose_runs(
+        f, **GOAL, budget=1e22, n=1, method="variance", available={"web": 3e8}, max_epochs=2
+    )
+    assert known(found.mixture)["web"] <= 0.02 + 1e-9
+
+
+def test_decisions_under_a_formula_that_counts_repetition() -> None:
+    rng = np.random.default_rng(0)
+    w, d = rng.uniform(0.1, 0.9, 60), 10 ** rng.uniform(9, 10.5, 60)
+    unique = np.column_stack([rng.choice([1e9, 1e10], 60), np.full(60, 5e9)])
+    losses = 1.5 + 0.5 * (w - 0.4) ** 2 + 300 / np.minimum(d, 4 * unique.sum(1)) ** 0.3
+    runs = Runs(
+        sources=("web", "code"), domains=("eval",), n_params=None, n_tokens=d, weights=np.column_stack([w, 1 - w]),
+        losses=(losses * np.exp(1e-3 * rng.normal(size=60)))[:, None], unique=unique,
+    )  # fmt: skip
+    f = lawkit.fit(runs, formula="E + C*(w_web - m)**2 + B*w_web/D**beta + F/U**beta", holdout="none")
+    found = lawkit.propose_runs(f, **GOAL, budget=1e20, n=2, available={"web": 4e10, "code": 2e10})
+    assert known(found.runs[-1].regret_after) < known(found.expected_regret_now)
+    at = at_goal(f, np.array([4e10, 2e10]))
+    h = np.array([0.45, 0.55])
+    size = f.z.shape[1]
+    second = f.law.function.hessian(f.z, at.inputs(h[None]), ("params", "weights"))[2][:, 0]
+    exact = np.einsum("gmkp,gm->gkp", second[:, :, size:, :size], np.ones((1, 1)))
+    got = mixed_derivatives(at, np.ones(1), h)
+    np.testing.assert_allclose(got, exact, rtol=1e-6, atol=1e-8 * np.abs(exact).max())
+
+
 # ---- refusals and warnings ---------------------------------------------------------------------------------
 
 
@@ -470,6 +543,7 @@ def test_repeats_get_new_seeds(fit: Fit) -> None:
         ({"n": 1.5}, "whole number"),
         ({"method": "regrets"}, "did you mean 'regret'"),
         ({"n_params": 0}, "n_params must be"),
+        ({"n_tokens": "1T"}, "n_tokens must be a positive finite number, got '1T'.*write 7e9"),
         ({"tolerance": -1}, "tolerance"),
         ({"bounds": {"web": (1.0, 1.0)}}, "one mixture only.*variance"),
         ({"bounds": {"wbe": (0.0, 1.0)}}, "did you mean 'web'"),
@@ -529,9 +603,13 @@ def test_a_corner_that_nothing_moves_has_no_regret() -> None:
     assert found.expected_regret_now == pytest.approx(0, abs=1e-12)
     assert found.efficiency == 1.0
     assert found.spent == 0
+    assert found.stopped.startswith("regret below tolerance")
     assert any("use method 'variance'" in w for w in found.warnings)
     assert len(found.to_runs()) == 0
-    assert len(lawkit.propose_runs(f, **GOAL, budget=1e18, method="variance").runs) > 0
+    variance = {"budget": 1e18, "method": "variance"}
+    assert len(lawkit.propose_runs(f, **GOAL, **variance).runs) > 0
+    sated = lawkit.propose_runs(f, **GOAL, **variance, tolerance=1e3)
+    assert sated.stopped.startswith("variance below tolerance")
 
 
 def test_laws_that_count_repetition_need_the_tokens_that_exist() -> None:
@@ -546,7 +624,7 @@ def test_laws_that_count_repetition_need_the_tokens_that_exist() -> None:
         unique=unique[:, None],
     )  # fmt: skip
     f = lawkit.fit(runs, law="data-constrained", holdout="none")
-    with pytest.raises(OptimizeError, match="how many tokens of web exist"):
+    with pytest.raises(OptimizeError, match=r"how many unique tokens of every source exist .*missing: web"):
         lawkit.propose_runs(f, **GOAL, budget=1e20, method="variance")
     found = lawkit.propose_runs(f, **GOAL, budget=1e20, method="variance", available={"web": 1e10}, n=3)
     assert all(r.unique is not None and r.unique["web"] in (1e9, 4e9, 1e11) for r in found.runs)
@@ -562,7 +640,7 @@ def test_warnings(fit: Fit) -> None:
     assert any("would pay for the target run itself" in w for w in inside.warnings)
     below = lawkit.propose_runs(fit, n_params=1e7, n_tokens=3e10, budget=1e18, n=1)
     assert any("below the data" in w for w in below.warnings)
-    none = replace(fit, runs=replace(fit.runs, n_tokens=None))
+    none = lawkit.fit(replace(simulated(), n_tokens=None), law="transfer-plain", holdout="none")
     priced = lawkit.propose_runs(none, **GOAL, budget=1e20, n=1)
     assert any("no column n_tokens" in w for w in priced.warnings)
 

@@ -12,7 +12,9 @@ from lawkit.errors import OptimizeError
 from lawkit.fitting import Fit
 from lawkit.fitting.estimate import Estimate
 from lawkit.laws.formula import FormulaLaw
-from lawkit.mixture.optimize import Target
+from lawkit.mixture import optimize, prices
+from lawkit.mixture.problem import MixtureProblem
+from lawkit.mixture.target import Target
 from lawkit.runs import Runs
 
 # Published parameters of the capacity law at N = 1300 and D = 30 (arXiv:2606.08167), and its best loss there.
@@ -270,7 +272,52 @@ def test_price_of_a_source_that_is_forbidden_is_that_of_its_first_point():
     some = optimize_mixture(fit, **SCALE, bounds={"s1": (0, 0.01)})
     assert none.weights["s1"] == 0
     assert none.shadow_prices["s1"] == pytest.approx((some.objective - none.objective) / 0.01, rel=1e-6)
-    assert none.active_constraints == ("s1 = 0",)
+    assert none.active_constraints == ("s1 <= 0",)
+
+
+def test_limits_are_priced_by_moving_them_the_way_they_can_move():
+    """A quadratic objective over two weights, with slopes that say nothing: 1e9 at every limit."""
+    center = np.array([0.1, 0.9])
+
+    def best(limits: MixtureProblem) -> float:
+        x = np.clip(
+            center[0], max(limits.lower[0], 1 - limits.upper[1]), min(limits.upper[0], 1 - limits.lower[1])
+        )
+        return float((x - center[0]) ** 2)
+
+    for bounds, floor, h, source, kind in (
+        ({"a": (0.3, 1)}, 0.0, [0.3, 0.7], "a", "lower"),
+        ({"b": (None, 0.7)}, 0.0, [0.3, 0.7], "b", "upper"),
+        ({}, 0.2, [0.2, 0.8], "a", "law"),
+    ):
+        limits = MixtureProblem.build("ab", "e", bounds=bounds)
+        at, raised = np.array(h), limits.raised(floor)
+        slope = np.where(np.array(["a", "b"]) == source, 1e9, 0.0)
+        (found,) = prices.active(limits, floor, at, slope, best(raised), lambda p: best(p.raised(floor)))  # noqa: B023
+        assert (found.source, found.kind) == (source, kind)
+        sign = -1 if kind == "upper" else 1
+        assert found.price == pytest.approx(sign * 2 * (h[0] - center[0]), abs=0.011)
+    tight = MixtureProblem.build("ab", "e", bounds={"a": (0.2, 0.2)})
+    (fixed, *_) = prices.active(tight, 0.0, np.array([0.2, 0.8]), np.array([1e9, 0.0]), 0.01, best)
+    assert (fixed.kind, str(fixed)) == ("fixed", "a = 0.2")
+
+
+def test_an_answer_stands_when_there_is_none_without_limits_to_compare_with(monkeypatch):
+    fit = random_fit("transfer", 3, 2, 0)
+    whole = optimize_mixture(fit, **SCALE, bounds={"s0": (0.4, 1)})
+    real = optimize.solve
+
+    def only_limited(at, problem, seed=0):
+        if not problem.limited:
+            raise OptimizeError("no gap closed")
+        return real(at, problem, seed)
+
+    monkeypatch.setattr(optimize, "solve", only_limited)
+    result = optimize_mixture(fit, **SCALE, bounds={"s0": (0.4, 1)})
+    assert result.weights == whole.weights
+    assert result.unconstrained_weights is None
+    assert result.to_dict()["unconstrained"] == {"weights": None, "objective": None}
+    assert any("compare with: no gap closed" in w for w in result.warnings)
 
 
 def test_limits_leave_nothing_to_choose():
@@ -369,8 +416,10 @@ def test_results_repeat_to_the_bit():
         ({"available": {"s0": 1e9}, "max_epochs": 0}, "max_epochs must be above 0"),
         ({"target": {"d0": -1}}, "0 or more, got -1"),
         ({"target": {"d0": 0}}, "gives no domain a positive weight"),
-        ({"n_params": -1}, "n_params must be a positive number"),
-        ({"n_tokens": float("nan")}, "n_tokens must be a positive number"),
+        ({"n_params": -1}, "n_params must be a positive finite number, got -1"),
+        ({"n_params": "7B"}, "n_params must be a positive finite number, got '7B'; in Python write 7e9"),
+        ({"n_params": [7e9, 1e9]}, "n_params must be a positive finite number"),
+        ({"n_tokens": float("nan")}, "n_tokens must be a positive finite number"),
         ({"n_params": None}, "n_params of the run to plan is missing"),
     ],
 )

@@ -53,7 +53,7 @@ def _show(found: MixtureResult) -> None:
     _output.show_table(
         ["source", "weight", "unconstrained"],
         [
-            [name, f"{w:.4f}", f"{free[name]:.4f}" if found.active else None]
+            [name, f"{w:.4f}", f"{free[name]:.4f}" if found.active and free else None]
             for name, w in found.weights.items()
         ],
     )
@@ -64,7 +64,11 @@ def _show(found: MixtureResult) -> None:
     _output.show_pairs(
         [
             ("objective", f"{found.objective:.5f} nats per token"),
-            ("  unconstrained", f"{found.unconstrained_objective:.5f}"),
+            *(
+                [("  unconstrained", f"{found.unconstrained_objective:.5f}")]
+                if found.unconstrained_objective is not None
+                else []
+            ),
             *((f"  {named.get(name, name)}", f"{value:.5f}") for name, value in found.baselines.items()),
             ("optimality gap", f"{found.optimality_gap:.1e} nats ({_CERTIFIED[found.certificate]})"),
         ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -14,7 +14,7 @@ from lawkit.design.value import usable
 from lawkit.errors import OptimizeError
 from lawkit.mixture import MixtureProblem
 from lawkit.mixture._warnings import scale_warnings
-from lawkit.mixture.problem import RESOLUTION
+from lawkit.mixture.target import Target, check_size
 from lawkit.runs import Runs
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ def check(
 ) -> None:
     """Refuses arguments that make no sense."""
     for name, value in (("n_params", n_params), ("n_tokens", n_tokens), ("budget", budget)):
-        if isinstance(value, (bool, str)) or value is None or not (math.isfinite(value) and value > 0):
-            raise OptimizeError(f"{name} must be a positive finite number, got {value!r}")
+        check_size(name, value)
     if n is not None and (isinstance(n, bool) or n != int(n) or n < 1):
         raise OptimizeError(f"n, the number of runs, must be a whole number of at least 1, got {n!r}")
     if not tolerance >= 0:
@@ -42,7 +41,7 @@ def check(
 
 
 def problem_for(
-    fit: Fit,
+    at: Target,
     n_tokens: float,
     bounds: Mapping | None,
     available: Mapping | None,
@@ -50,6 +49,7 @@ def problem_for(
     target: Mapping | None,
 ) -> MixtureProblem | None:
     """The mixtures to choose from; None for a law that does not depend on them."""
+    fit = at.fit
     if not fit.sources or "weights" not in fit.law.columns:
         if bounds:
             raise OptimizeError(
@@ -66,25 +66,14 @@ def problem_for(
         target=target,
     )
     # Laws that are infinite at zero weight name the least they take.
-    problem = problem.raised(fit.law.weight_floor if fit.law.weight_floor > RESOLUTION else 0.0)
+    problem = problem.raised(at.floor)
     # What the sum and the other sources' limits leave of each range: a source may be fixed without saying so.
     least, most = problem.lower, problem.upper
-    return problem.replace(
-        lower=np.maximum(least, 1 - (most.sum() - most)), upper=np.minimum(most, 1 - (least.sum() - least))
+    return replace(
+        problem,
+        lower=np.maximum(least, 1 - (most.sum() - most)),
+        upper=np.minimum(most, 1 - (least.sum() - least)),
     )
-
-
-def unique_for(fit: Fit, available: Mapping[str, float] | None) -> np.ndarray | None:
-    """(K,) tokens that exist of each source at the target, for a law that counts repetition; else None."""
-    if "unique" not in fit.law.columns:
-        return None
-    missing = [s for s in fit.sources if s not in (available or {})]
-    if missing:
-        raise OptimizeError(
-            f"law {fit.law.name} counts repetition: say how many tokens of {missing[0]} exist for the target "
-            "(available)"
-        )
-    return np.array([float((available or {})[s]) for s in fit.sources])
 
 
 def pool_for(

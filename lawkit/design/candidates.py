@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -170,22 +170,32 @@ def _distinct(values: np.ndarray) -> np.ndarray:
 
 
 def mixtures(problem: MixtureProblem, runs: Runs, near: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """About `count` distinct feasible mixtures (m, K).
+    """About `count` distinct feasible mixtures (m, K), none `beyond` what the recorded ones let a law be trusted with.
 
     Corners of the feasible set, the mixtures `near`, recorded ones, and the rest filling the space: scrambled
     Sobol points turned into Dirichlet quantiles, half of them even over the simplex and half near its faces.
     """
+    problem = beyond(problem, runs)
     rng = np.random.default_rng(seed)
     recorded = np.unique(runs.weights.round(6), axis=0)
     if len(recorded) > count // 2:
         recorded = recorded[np.sort(rng.choice(len(recorded), count // 2, replace=False))]
     recorded = recorded / recorded.sum(1, keepdims=True)
     inside = ((recorded >= problem.lower - SAME) & (recorded <= problem.upper + SAME)).all(1)
-    fixed = np.vstack([near, corners(problem), recorded[inside]])
+    fixed = np.vstack([_pulled(problem, near), corners(problem), recorded[inside]])
     filling = space_filling(problem, max(count - len(fixed), count // 4), seed)
     every = np.vstack([fixed, filling])
     _, first = np.unique((every / SAME).round().astype(int), axis=0, return_index=True)
     return every[np.sort(first)]
+
+
+def beyond(problem: MixtureProblem, runs: Runs) -> MixtureProblem:
+    """The problem with no weight more than half way from the largest recorded one to 1.
+
+    A law that has seen 40% of a source says little of a run on nothing else, and such a run little of mixtures.
+    """
+    most = np.minimum(problem.upper, np.maximum((1 + runs.weights.max(0)) / 2, problem.lower))
+    return replace(problem, upper=most) if most.sum() >= 1 else problem
 
 
 def corners(problem: MixtureProblem) -> np.ndarray:
@@ -210,7 +220,11 @@ def space_filling(problem: MixtureProblem, count: int, seed: int) -> np.ndarray:
     concentration = np.where(points[:, :1] < 0.5, 1.0, 0.3)
     gamma = gammaincinv(concentration, np.clip(points[:, 1:], 1e-9, 1 - 1e-9))
     h = gamma / gamma.sum(1, keepdims=True)
-    h = problem.lower + (1 - problem.lower.sum()) * h
+    return _pulled(problem, problem.lower + (1 - problem.lower.sum()) * h)
+
+
+def _pulled(problem: MixtureProblem, h: np.ndarray) -> np.ndarray:
+    """Mixtures (m, K) above the lower limits, those above an upper one moved back to it, towards the middle."""
     middle = problem.interior()
     step = h - middle
     with np.errstate(divide="ignore", invalid="ignore"):

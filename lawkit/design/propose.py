@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lawkit.design._inputs import METHODS, check, pool_for, problem_for, unique_for, warnings_for
+from lawkit.design._inputs import METHODS, check, pool_for, problem_for, warnings_for
 from lawkit.design.batch import Batch, Limits, greedy, random, replay
 from lawkit.design.candidates import SAME, Candidates, space_filling
 from lawkit.design.proposal import Proposal, ProposedRun
@@ -17,6 +17,7 @@ from lawkit.design.value import Decision, Posterior, Slopes, decision, predictio
 from lawkit.errors import OptimizeError
 from lawkit.mixture import MixtureProblem, optimize_mixture
 from lawkit.mixture.problem import RESOLUTION
+from lawkit.mixture.target import Target, unique_tokens
 from lawkit.runs import Runs
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def propose_runs(
     candidates
         A table of runs to choose from, each row once; its losses are ignored, its `flops` are the cost where
         given, else 6 N D. By default sizes on a ladder around the recorded ones and mixtures within the
-        bounds are generated, and a candidate may be chosen again with another seed.
+        bounds are generated, no weight more than half way from the largest recorded one to 1, and a
+        candidate may be chosen again with another seed.
     method
         'regret': the loss given away by choosing the mixture on what is known. 'variance': the posterior
         variance of the target loss at the optimum and where else it may be. 'mspe': the posterior variance of
@@ -86,13 +88,21 @@ def propose_runs(
 
     Examples
     --------
-    >>> import lawkit
-    >>> fit = lawkit.load_fit("fit")  # doctest: +SKIP
-    >>> next_runs = lawkit.propose_runs(fit, n_params=7e9, n_tokens=1e12, budget=1e20)  # doctest: +SKIP
-    >>> next_runs.write("next.csv")  # doctest: +SKIP
+    >>> import lawkit, numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> hq, d = rng.uniform(0.05, 0.9, 16), np.tile([1e9, 4e9], 8)
+    >>> losses = 1.4 + np.exp(-3 * hq) + 0.8 * hq**2 + 500 / d**.3
+    >>> runs = lawkit.Runs(sources=("web", "hq"), domains=("wiki",), n_params=None, n_tokens=d,
+    ...     weights=np.column_stack([1 - hq, hq]), losses=(losses * np.exp(0.003 * rng.normal(size=16)))[:, None])
+    >>> fit = lawkit.fit(runs, formula="E + C*exp(-t*w_hq) + F*w_hq**2 + B/D**beta", holdout="none")
+    >>> found = lawkit.propose_runs(fit, n_params=1e9, n_tokens=1e11, budget=1e20, n=2)
+    >>> [r.regret_after < found.expected_regret_now for r in found.runs]
+    [True, True]
+    >>> found.write("next.csv")  # doctest: +SKIP
     """
     check(n_params, n_tokens, budget, n, method, tolerance)
-    problem = problem_for(fit, n_tokens, bounds, available, max_epochs, target)
+    at = Target(fit, n_params, n_tokens, unique_tokens(fit, available))
+    problem = problem_for(at, n_tokens, bounds, available, max_epochs, target)
     free = problem is not None and (problem.upper - problem.lower > RESOLUTION).sum() > 1
     if method == "regret" and not free:
         why = "the bounds leave one mixture only"
@@ -106,24 +116,17 @@ def propose_runs(
             f"there is no mixture to choose ({why}), so no regret: use method 'variance' to predict the loss "
             "better"
         )
-    at = _At(
-        n_params if fit.runs.n_params is not None else None,
-        n_tokens if fit.runs.n_tokens is not None else None,
-        unique_for(fit, available),
-        # Which domains count also matters to laws without a mixture to choose.
-        MixtureProblem.build(("any",), fit.domains, target=target).target
-        if problem is None
-        else problem.target,
-    )
+    # Which domains count also matters to laws without a mixture to choose.
+    goal = (problem or MixtureProblem.build(("any",), fit.domains, target=target)).target
     choice = None
     h = None
     if problem is not None:
         best = optimize_mixture(
-            fit, n_params=at.n_params, n_tokens=at.n_tokens, seed=seed,
-            bounds=bounds, available=available if at.n_tokens else None, max_epochs=max_epochs, target=target,
+            fit, n_params=n_params, n_tokens=n_tokens, seed=seed,
+            bounds=bounds, available=available, max_epochs=max_epochs, target=target,
         )  # fmt: skip
         h = np.array([best.weights[s] for s in fit.sources])
-        choice = decision(fit, problem, h, at.n_params, at.n_tokens, seed) if free else None
+        choice = decision(at, problem, h, seed) if free else None
     near = (
         np.zeros((0, len(fit.sources)))
         if h is None
@@ -133,11 +136,11 @@ def propose_runs(
     )
     pool, warnings = pool_for(fit, problem, candidates, near, n_params, n_tokens, budget, seed)
     judge = _criterion(
-        "regret" if choice else "mspe" if method == "mspe" else "variance", fit, at, problem, h, choice, seed
+        "regret" if choice else "mspe" if method == "mspe" else "variance", at, goal, problem, h, choice, seed
     )
     factor = judge if method == "regret" else None  # 'd-optimal' has no factor, 'random' no criterion
     if method in ("variance", "mspe"):
-        factor = _criterion(method, fit, at, problem, h, choice, seed)
+        factor = _criterion(method, at, goal, problem, h, choice, seed)
     limits = Limits(budget=budget, number=MOST_RUNS if n is None else n, tolerance=tolerance)
     posterior, slopes = Posterior.of(fit), Slopes(fit, pool)
     batch = (
@@ -154,7 +157,7 @@ def propose_runs(
         method=method,
         budget=float(budget),
         spent=float(pool.flops[batch.picks].sum()),
-        stopped=_reason(batch, limits, n),
+        stopped=_reason(batch, limits, n, method),
         mixture=None if h is None else dict(zip(fit.sources, h.tolist(), strict=True)),
         n_candidates=len(pool),
         sources=fit.sources,
@@ -162,20 +165,10 @@ def propose_runs(
     )
 
 
-@dataclass(frozen=True)
-class _At:
-    """The target as the law sees it: None for a size that the runs do not record."""
-
-    n_params: float | None
-    n_tokens: float | None
-    unique: np.ndarray | None
-    target: np.ndarray
-
-
 def _criterion(
     method: str,
-    fit: Fit,
-    at: _At,
+    at: Target,
+    goal: np.ndarray,
     problem: MixtureProblem | None,
     h: np.ndarray | None,
     choice: Decision | None,
@@ -185,15 +178,14 @@ def _criterion(
     if method == "regret" and choice is not None:
         return choice.factor
     if problem is None:
-        where = np.full((1, len(fit.sources)), 1 / max(len(fit.sources), 1))
+        K = len(at.fit.sources)
+        where = np.full((1, K), 1 / max(K, 1))
     elif method == "mspe":
         where = space_filling(problem, REGION, seed)
     else:
         assert h is not None
         where = h[None] if choice is None else np.vstack([h, choice.plausible])
-    return prediction_factor(
-        fit, where, at.n_params, at.n_tokens, None if method == "mspe" else at.target, at.unique
-    )
+    return prediction_factor(at, where, None if method == "mspe" else goal)
 
 
 def _efficiency(
@@ -211,13 +203,13 @@ def _efficiency(
     return float(np.clip((judged[0] - judged[-1]) / max(judged[0] - bound, 1e-300), 0.0, 1.0))
 
 
-def _reason(batch: Batch, limits: Limits, n: int | None) -> str:
+def _reason(batch: Batch, limits: Limits, n: int | None, method: str) -> str:
     return {
         "budget": "budget: no candidate fits in what is left",
         "number": f"n: {limits.number} runs"
         if n is not None
         else f"n: {limits.number} runs, the most without n",
-        "tolerance": f"regret below tolerance: {limits.tolerance:g}",
+        "tolerance": f"{method} below tolerance: {limits.tolerance:g}",
         "candidates": "candidates: all that fit were chosen",
     }[batch.stopped]
 

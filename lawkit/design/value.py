@@ -15,7 +15,7 @@ All criteria that are linear in Sigma are written as factors A, with A' A their 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from lawkit.design.candidates import Candidates
 from lawkit.errors import OptimizeError
 from lawkit.mixture.problem import RESOLUTION, MixtureProblem
 from lawkit.mixture.smooth import minimise
+from lawkit.mixture.target import Target
 
 if TYPE_CHECKING:
     from lawkit.fitting import Fit
@@ -51,7 +52,7 @@ class Posterior:
     covariance
         (G, P, P).
     noise
-        (G, m) standard deviation of the log losses of one run.
+        (G, m) standard deviation of the log losses of one run of weight 1, see `run_weights`.
     """
 
     covariance: np.ndarray
@@ -93,8 +94,26 @@ def log_slopes(fit: Fit, c: Candidates) -> tuple[np.ndarray, np.ndarray]:
         return value, slope / value[..., None]
 
 
+def run_weights(fit: Fit, n_tokens: np.ndarray) -> np.ndarray:
+    """(G, n, m) how much runs of `n_tokens` (n,) count for each loss: the noise variance is over this.
+
+    Objectives that weigh longer runs more take their losses to be as much less noisy.
+    """
+    e, runs = fit.estimate, fit.runs
+    shape = (len(e.z), len(n_tokens), len(e.domains) // len(e.z))
+    power = e.objective.token_power
+    if not power or runs.n_tokens is None or "n_tokens" not in e.recorded:
+        return np.ones(shape)
+    seen = ~np.isnan(runs.losses[:, [runs.domains.index(d) for d in e.domains]])
+    mean = (runs.n_tokens[:, None] ** power * seen).sum(0) / seen.sum(0)  # (E,)
+    return n_tokens[:, None] ** power / mean.reshape(shape[0], 1, shape[2])
+
+
 class Slopes:
-    """Derivatives of all candidates' log losses, block by block; kept where they fit in memory."""
+    """Derivatives of all candidates' log losses, block by block; kept where they fit in memory.
+
+    Each is times the square root of the run's weight, so that the noise of all is that of a run of weight 1.
+    """
 
     def __init__(self, fit: Fit, candidates: Candidates) -> None:
         self.fit, self.candidates = fit, candidates
@@ -111,7 +130,7 @@ class Slopes:
             if self._kept is not None and start in self._kept:
                 yield part, self._kept[start]
                 continue
-            slopes = log_slopes(self.fit, self.candidates.select(np.arange(part.start, part.stop)))[1]
+            slopes = self._computed(np.arange(part.start, part.stop))
             if self._kept is not None:
                 self._kept[start] = slopes
             yield part, slopes
@@ -124,7 +143,11 @@ class Slopes:
         """(G, m, P) of one candidate."""
         if self._kept is not None and (start := index // self.chunk * self.chunk) in self._kept:
             return self._kept[start][:, index - start]
-        return log_slopes(self.fit, self.candidates.select(np.array([index])))[1][:, 0]
+        return self._computed(np.array([index]))[:, 0]
+
+    def _computed(self, which: np.ndarray) -> np.ndarray:
+        part = self.candidates.select(which)
+        return log_slopes(self.fit, part)[1] * np.sqrt(run_weights(self.fit, part.n_tokens))[..., None]
 
 
 def usable(fit: Fit, c: Candidates, ceiling: float = 2.0) -> np.ndarray:
@@ -166,14 +189,7 @@ class Decision:
     plausible: np.ndarray
 
 
-def decision(
-    fit: Fit,
-    problem: MixtureProblem,
-    h: np.ndarray,
-    n_params: float | None,
-    n_tokens: float | None,
-    seed: int,
-) -> Decision:
+def decision(at: Target, problem: MixtureProblem, h: np.ndarray, seed: int) -> Decision:
     """How the choice of `h` (K,) at the target hangs on what the fit does not know.
 
     Raises
@@ -181,12 +197,9 @@ def decision(
     OptimizeError
         Where the law's derivatives are not finite at h.
     """
-    with np.errstate(all="ignore"):
-        _, gradient, hessian = fit.weights_derivatives(n_params, n_tokens, h)
-    v = problem.target
-    used = v > 0
-    gradient, hessian = v[used] @ gradient[used], np.tensordot(v[used], hessian[used], 1)
-    mixed = mixed_derivatives(fit, v, h, n_params, n_tokens)
+    fit = at.fit
+    _, gradient, hessian = at.derivatives(problem.target)(h)
+    mixed = mixed_derivatives(at, problem.target, h)
     fixed = (
         problem.upper - problem.lower <= RESOLUTION
     )  # a law's slope may be infinite at a source fixed at 0
@@ -206,26 +219,20 @@ def decision(
     return Decision(h, np.sqrt(0.5) * root @ mixed, plausible)
 
 
-def _size(value: float | None) -> np.ndarray | None:
-    return None if value is None else np.array([value])
-
-
-def mixed_derivatives(
-    fit: Fit, target: np.ndarray, h: np.ndarray, n_params: float | None, n_tokens: float | None
-) -> np.ndarray:
+def mixed_derivatives(at: Target, target: np.ndarray, h: np.ndarray) -> np.ndarray:
     """(G, K, P) derivatives of the target loss in the mixture and the fitted vector.
 
     Central differences of the exact gradient along the fitted vector: good to 1e-8, where compiling all pairs
     of second derivatives takes seconds.
     """
-    e = fit.estimate
+    e = at.fit.estimate
     groups, size = e.z.shape
     z = np.repeat(e.z[:, None, None], size, 1).repeat(2, 2)  # (G, P, 2, P)
     each = np.arange(size)
     z[:, each, 0, each] += STEP
     z[:, each, 1, each] -= STEP
-    x = e.inputs(h[None], _size(n_params), _size(n_tokens))
-    x = type(x)(**{**x.__dict__, "own": np.repeat(x.own, 2 * size, axis=0)})
+    x = at.inputs(h[None])
+    x = replace(x, own=np.repeat(x.own, 2 * size, axis=0))
     _, slope = e.law.function.jacobian(z.reshape(-1, size), x, ("weights",))
     slope = slope[:, 0].reshape(groups, size, 2, -1, len(h))  # (G, P, 2, m, K)
     by = target.reshape(groups, -1)
@@ -295,26 +302,16 @@ def _inverse_on(hessian: np.ndarray, free: np.ndarray) -> np.ndarray:
     return out
 
 
-def prediction_factor(
-    fit: Fit,
-    weights: np.ndarray,
-    n_params: float | None,
-    n_tokens: float | None,
-    target: np.ndarray | None,
-    unique: np.ndarray | None = None,
-) -> np.ndarray:
+def prediction_factor(at: Target, weights: np.ndarray, target: np.ndarray | None) -> np.ndarray:
     """Factor (G, r, P) of the mean posterior variance of predictions at mixtures `weights` (M, K), one scale.
 
     Parameters
     ----------
     target
         (E,) for the variance of the target loss; None for the mean over domains of each one's variance.
-    """  # fmt: skip
-    e = fit.estimate
-    each = None if unique is None else np.repeat(unique[None], len(weights), 0)
-    _, slope = e.law.function.jacobian(
-        e.z, e.inputs(weights, _size(n_params), _size(n_tokens), each)
-    )  # (G, M, m, P)
+    """
+    fit = at.fit
+    _, slope = fit.law.function.jacobian(fit.z, at.inputs(weights))  # (G, M, m, P)
     slope = slope[:, np.isfinite(slope).all((0, 2, 3))]
     groups, count, m, size = slope.shape
     if not count:

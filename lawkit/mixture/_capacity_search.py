@@ -33,13 +33,10 @@ class CapacitySolution:
         Mixture (K,).
     lower_bound
         No feasible mixture has a lower loss.
-    programs
-        Convex programs solved.
     """
 
     h: np.ndarray
     lower_bound: float
-    programs: int
 
 
 def solve(
@@ -103,29 +100,28 @@ class _Search:
         if bound < self.value - CLOSED_BOX:  # not proven: look elsewhere too
             for found in multi_start(self.derivatives, self.problem, starts=2, max_iterations=40):
                 self.consider(found.h)
-        return CapacitySolution(self.best, float(min(bound, self.value)), programs)
+        return CapacitySolution(self.best, float(min(bound, self.value)))
 
     def push(self, bound: float, branch: Branch) -> None:
         heapq.heappush(self.open, (bound, next(self.order), branch))
 
     def visit(self, branch: Branch, inherited: float, floor_bounds: np.ndarray) -> None:
         """Bound one branch, try its mixture, and close or split it."""
-        bound, p = inherited, None
+        solved = True
         try:
-            p = self.form.relaxed(branch)
-        except SolverError as error:
-            if error.infeasible:
-                return
-        if p is not None:
-            found, branch = self.form.bound(p, branch, self.value)
+            at = self.form.relaxed(branch)
+        except SolverError:
+            # Also where it says that the branch is empty: only the linear program's bound may close it.
+            solved = False
+            at = Point((branch.u_low + branch.u_high) / 2, (branch.s_low + branch.s_high) / 2, 0.0)
+        found, branch = self.form.bound(at, branch, self.value)
+        bound = max(inherited, found)
+        if solved and bound < self.value - CLOSED:
+            h = np.exp(at.s)
+            self.consider(self.problem.snap(h / h.sum(), 0.0))
+        if self.point is not None and bound < self.value - CLOSED:
+            found, branch = self.form.bound(self.point, branch, self.value)
             bound = max(bound, found)
-            if bound < self.value - CLOSED:
-                h = np.exp(p.s)
-                self.consider(self.problem.snap(h / h.sum(), 0.0))
-            if self.point is not None and bound < self.value - CLOSED:
-                found, branch = self.form.bound(self.point, branch, self.value)
-                bound = max(bound, found)
-        at = p or Point((branch.u_low + branch.u_high) / 2, (branch.s_low + branch.s_high) / 2, 0.0)
         free = np.flatnonzero(branch.state == UNDECIDED)
         if bound >= self.value - (CLOSED if len(free) else CLOSED_BOX):
             self.proven = min(self.proven, bound)

@@ -15,11 +15,7 @@ from lawkit.errors import OptimizeError
 
 
 class SolverError(OptimizeError):
-    """A conic solver gave no usable point. `infeasible` is True when it proved that there is none."""
-
-    def __init__(self, message: str, infeasible: bool = False) -> None:
-        super().__init__(message)
-        self.infeasible = infeasible
+    """A conic solver gave no usable point. Its word that there is none proves nothing."""
 
 
 class Affine:
@@ -185,10 +181,7 @@ class ConeProgram:
         # The certificate judges the point afterwards, so one that stopped short is still worth having.
         usable = status in ("Solved", "AlmostSolved", "InsufficientProgress", "MaxIterations")
         if not usable or not np.all(np.isfinite(x)):
-            raise SolverError(
-                f"Clarabel ended with status {status} after {solution.iterations} iterations",
-                infeasible=status in ("PrimalInfeasible", "AlmostPrimalInfeasible"),
-            )
+            raise SolverError(f"Clarabel ended with status {status} after {solution.iterations} iterations")
         return x
 
     @staticmethod

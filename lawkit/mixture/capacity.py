@@ -129,7 +129,7 @@ class CapacityForm:
         Raises
         ------
         SolverError
-            When Clarabel gives no usable point; `.infeasible` for an empty branch.
+            When Clarabel gives no usable point, as for an empty branch.
         """
         K, above = len(self.b), branch.state == ABOVE
         program = ConeProgram()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,7 @@ class MixtureProblem:
         """The same problem with no weight under `floor`, for laws that are infinite at zero."""
         if floor <= 0:
             return self
-        problem = self.replace(lower=np.maximum(self.lower, floor))
+        problem = replace(self, lower=np.maximum(self.lower, floor))
         short = np.flatnonzero(problem.upper < floor)
         if len(short):
             name = self.sources[short[0]]
@@ -130,11 +130,7 @@ class MixtureProblem:
     def unconstrained(self) -> MixtureProblem:
         """The same objective over all mixtures."""
         K = len(self.sources)
-        return self.replace(lower=np.zeros(K), upper=np.ones(K), kinds=("simplex",) * K)
-
-    def replace(self, **changes: Any) -> MixtureProblem:
-        """A copy with some attributes changed (not checked again)."""
-        return MixtureProblem(**{**self.__dict__, **changes})
+        return replace(self, lower=np.zeros(K), upper=np.ones(K), kinds=("simplex",) * K)
 
     @property
     def limited(self) -> bool:

@@ -62,7 +62,7 @@ class MixtureResult:
     active
         The limits that bind, with their prices.
     unconstrained_weights, unconstrained_objective
-        The optimum over all mixtures, without bounds and availability.
+        The optimum over all mixtures, without bounds and availability; None where there is none to compare with.
     baselines
         The objective at other mixtures: 'uniform', and 'best_recorded', the best of the runs' own mixtures.
     warnings
@@ -76,8 +76,8 @@ class MixtureResult:
     certificate: Literal["global", "local"]
     lower_bound: float | None
     active: tuple[ActiveConstraint, ...]
-    unconstrained_weights: dict[str, float]
-    unconstrained_objective: float
+    unconstrained_weights: dict[str, float] | None
+    unconstrained_objective: float | None
     baselines: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

@@ -32,13 +32,10 @@ class SmoothSolution:
         Mixture (K,).
     objective
         Its loss.
-    iterations
-        Newton steps taken.
     """
 
     h: np.ndarray
     objective: float
-    iterations: int
 
 
 def minimise(
@@ -62,7 +59,7 @@ def minimise(
     h = problem.interior() if start is None else start.astype(float).copy()
     free = problem.upper - problem.lower > RESOLUTION
     if free.sum() < 2:  # the sum leaves nothing to choose
-        return SmoothSolution(h, derivatives(h)[0], 0)
+        return SmoothSolution(h, derivatives(h)[0])
     # An upper limit that the sum and the lower limits imply anyway is left out.
     spare = 1 - problem.lower.sum()
     capped = (problem.upper - problem.lower < spare - RESOLUTION)[free]
@@ -77,8 +74,7 @@ def minimise(
         return value, gradient[free], hessian[np.ix_(free, free)]
 
     value, gradient, hessian = evaluate(h)
-    count = 0
-    for count in range(1, max_iterations + 1):
+    for _ in range(max_iterations):
         slope = gradient - mu / below
         slope[capped] += mu / above
         curvature = z_below / below
@@ -106,7 +102,7 @@ def minimise(
                 break
             step *= 0.5
             if step < 1e-7:  # a kink, or the last digit
-                return SmoothSolution(h, value, count)
+                return SmoothSolution(h, value)
         h, below, above = trial, new_below, new_above
         value, gradient, hessian = new
         dual = min(1.0, _reach(z_below, dz_below), _reach(z_above, dz_above))
@@ -114,7 +110,7 @@ def minimise(
         # Multipliers stay near mu / slack, as convergence from afar needs (Wachter and Biegler 2006, eq. 16).
         z_below = np.clip(z_below, mu / below * 1e-8, mu / below * 1e8)
         z_above = np.clip(z_above, mu / above * 1e-8, mu / above * 1e8)
-    return SmoothSolution(h, value, count)
+    return SmoothSolution(h, value)
 
 
 def multi_start(
