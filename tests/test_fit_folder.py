@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import pytest
 import lawkit
 from lawkit import laws
 from lawkit.errors import FitError
-from lawkit.fitting import Fit, storage
+from lawkit.fitting import Fit, locking, storage
+from lawkit.io._write import write_bytes
 from lawkit.runs import Runs
 
 SOURCES = ("web", "code", "wiki")
@@ -267,6 +269,84 @@ def test_unregistered_law_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(FitError, match="entry-point"):
         mine.save(tmp_path / "fit")
     assert not (tmp_path / "fit").exists()
+
+
+def test_edited_parameters_are_refused(fitted: Fit, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "fit")
+    name = next(iter(fitted.parameters["code"]))
+
+    def edit(head: dict[str, Any]) -> None:
+        value = np.asarray(head["domains"]["code"]["parameters"][name])
+        head["domains"]["code"]["parameters"][name] = (value * (1 + 1e-8)).tolist()
+
+    _edit(tmp_path / "fit", edit)
+    with pytest.raises(FitError, match=f"contradicts itself: {name} of code"):
+        lawkit.load_fit(tmp_path / "fit")
+
+
+def test_an_interrupt_leaves_no_part_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "table.csv").write_text("old")
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(b"new", tmp_path / "table.csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+    assert (tmp_path / "table.csv").read_text() == "old"
+
+
+def test_a_folder_that_another_process_writes_is_refused(
+    fitted: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted.save(tmp_path / "fit")
+    (tmp_path / "fit" / ".arrays-0000.npz.abc.part").write_bytes(b"being written")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "fit" / ".fit.lock")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    monkeypatch.setattr(locking, "PATIENCE", 0.1)
+    with pytest.raises(FitError, match=rf"being written by another process \({holder.pid} on "):
+        fitted.save(tmp_path / "fit")
+    assert (tmp_path / "fit" / ".arrays-0000.npz.abc.part").exists()
+    holder.send_signal(signal.SIGKILL)  # what a dead process held is free
+    holder.communicate()
+    fitted.save(tmp_path / "fit")
+    assert sorted(p.suffix for p in (tmp_path / "fit").iterdir()) == [".json", ".npz"]
+
+
+HOLDER = """
+import sys, pathlib
+from lawkit.fitting.locking import exclusive
+with exclusive(pathlib.Path(sys.argv[1]), "the folder"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_many_saves_into_one_folder_leave_one_whole_fit(fitted: Fit, tmp_path: Path) -> None:
+    other = lawkit.fit(table(seed=1), law="additive", starts=2, holdout="none")
+    failed: list[BaseException] = []
+
+    def save(fit: Fit) -> None:
+        try:
+            for _ in range(15):
+                fit.save(tmp_path / "fit")
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=save, args=(f,)) for f in (fitted, other, fitted)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    z = lawkit.load_fit(tmp_path / "fit").z
+    assert any(np.array_equal(z, f.z) for f in (fitted, other))
+    assert sorted(p.suffix for p in (tmp_path / "fit").iterdir()) == [".json", ".npz"]
+    assert [p.name for p in tmp_path.iterdir()] == ["fit"]
 
 
 KILLED = """

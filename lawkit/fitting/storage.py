@@ -2,7 +2,7 @@
 
 fit.json names the file of its arrays, whose name holds their checksum, and takes the place of an older fit.json in one
 step, after the arrays are on disk. So a folder is the old fit or the new one at every instant, whatever kills
-the process; arrays that no fit.json names are left-overs, swept by the next save.
+the process; arrays that no fit.json names are left-overs, swept by the next save. Saves into one folder take turns.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ import numpy as np
 from lawkit import laws
 from lawkit.errors import FitError, LawError, LawkitError
 from lawkit.fitting.estimate import Estimate, recorded_sizes
+from lawkit.fitting.locking import exclusive
 from lawkit.fitting.result import Fit
+from lawkit.io._write import UMASK, replace_file
 from lawkit.laws._law import Law, Objective
 from lawkit.runs import Runs
 
 #: Raised when a fit folder of an older lawkit can no longer be read.
 FORMAT = 1
 _HEAD = "fit.json"
+_LOCK = ".fit.lock"
 _RUNS = (
     "n_params",
     "n_tokens",
@@ -55,19 +58,13 @@ def save_fit(fit: Fit, folder: str | os.PathLike[str]) -> None:
         name = f"arrays-{hashlib.sha256(content).hexdigest()[:16]}.npz"
         head = json.dumps(_head(fit, name), indent=1, allow_nan=False) + "\n"
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            _write(target / name, content)
-            _write(target / _HEAD, head.encode())
-            _sweep(target)
+        if not target.is_dir() and _make(target, {name: content, _HEAD: head.encode()}):
             return
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            beside.chmod(0o777 & ~_umask())
-            _write(beside / name, content)
-            _write(beside / _HEAD, head.encode())
-            beside.rename(target)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+        with exclusive(target / _LOCK, str(target)) as alone:
+            replace_file(content, target / name)
+            replace_file(head.encode(), target / _HEAD)
+            if alone:
+                _sweep(target)
     except OSError as error:
         raise FitError(
             f"the fit cannot be written to {target}: {error.strerror or error}; name another folder with -o"
@@ -191,7 +188,7 @@ def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) ->
         raise FitError(
             f"{path} is damaged: parameters of shape {estimate.z.shape} for law {law.name!r}; fit the runs again"
         )
-    return Fit(
+    fit = Fit(
         runs=runs,
         estimate=estimate,
         train=head["train"],
@@ -203,6 +200,30 @@ def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) ->
         diagnostics=head["diagnostics"],
         warnings=tuple(head["warnings"]),
     )
+    _compare(fit, head, path)
+    return fit
+
+
+def _compare(fit: Fit, head: dict[str, Any], path: Path) -> None:
+    """Refuses a fit.json whose parameters are not those of the arrays: people read the one, predictions the other."""
+    for domain, parameters in fit.parameters.items():
+        said = head["domains"][domain]["parameters"]
+        if set(said) != set(parameters):
+            raise FitError(
+                f"{path} is damaged: fit.json names other parameters of {domain} than law {fit.law.name!r} has; "
+                "fit the runs again"
+            )
+        for name, value in parameters.items():
+            if not np.allclose(said[name], value, rtol=1e-9, atol=0.0):
+                raise FitError(
+                    f"{path} contradicts itself: {name} of {domain} is {_short(said[name])} in fit.json and "
+                    f"{_short(value)} by its arrays, from which predictions are made; fit.json was edited, or lawkit "
+                    f"{head['lawkit']} stored something else: fit the runs again"
+                )
+
+
+def _short(value: Any) -> str:
+    return np.array2string(np.asarray(value), precision=6, threshold=6)
 
 
 def _law(head: dict[str, Any]) -> Law:
@@ -245,34 +266,33 @@ def _check_target(target: Path) -> None:
 
 
 def _ours(name: str) -> bool:
-    return name == _HEAD or name.startswith(".fit-") or (name.startswith("arrays-") and name.endswith(".npz"))
+    if name in (_HEAD, _LOCK) or (name.startswith("arrays-") and name.endswith(".npz")):
+        return True
+    return name.startswith((f".{_HEAD}.", ".arrays-")) and name.endswith(".part")
 
 
-def _write(path: Path, content: bytes) -> None:
-    """The whole file or nothing: written beside, flushed to disk, renamed in."""
-    handle, temporary = tempfile.mkstemp(prefix=".fit-", dir=path.parent)
+def _make(target: Path, files: dict[str, bytes]) -> bool:
+    """Makes the folder with its files in one step; False if another process made it meanwhile."""
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        beside.chmod(0o777 & ~UMASK)
+        for name, content in files.items():
+            replace_file(content, beside / name)
+        try:
+            beside.rename(target)
+        except OSError:
+            if target.is_dir():
+                return False
+            raise
+        return True
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:
     """Removes arrays and temporary files of earlier saves: all that the fit.json there now does not name."""
     keep = json.loads((folder / _HEAD).read_text(encoding="utf-8"))["arrays"]
     for path in folder.iterdir():
-        if _ours(path.name) and path.name not in (_HEAD, keep):
+        if _ours(path.name) and path.name not in (_HEAD, _LOCK, keep):
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -14,7 +14,11 @@ from pathlib import Path
 from lawkit.errors import RunsError
 from lawkit.io._tables import SUFFIXES
 
-__all__ = ["write_bytes", "write_table"]
+__all__ = ["UMASK", "replace_file", "write_bytes", "write_table"]
+
+#: The process's file mode mask. It can only be read by setting it, for all threads, so it is read once, at import.
+UMASK = os.umask(0o077)
+os.umask(UMASK)
 
 
 def write_table(columns: Mapping[str, Sequence[object]], path: str | os.PathLike[str]) -> None:
@@ -92,30 +96,42 @@ def _encode(text: str, target: str) -> bytes:
 
 
 def write_bytes(content: bytes, path: str | os.PathLike[str]) -> None:
-    """Write a file beside its target, flush it to disk and rename it over, so that no half file is ever seen.
+    """Write a file whole or not at all; see `replace_file`.
 
     Raises
     ------
     RunsError
         When the file cannot be written; an older file is then untouched.
     """
-    target = Path(path)
-    temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=".part", dir=target.parent)
-        temporary = Path(name)
+        replace_file(content, path)
+    except OSError as error:
+        raise RunsError(
+            f"{os.fspath(path)}: cannot be written ({error.strerror or error}). Nothing was changed; choose a folder "
+            "that exists, is writable and has space."
+        ) from None
+
+
+def replace_file(content: bytes, path: str | os.PathLike[str]) -> None:
+    """Write a file beside its target, flush it to disk and rename it over, so that no half file is ever seen.
+
+    The file beside is called `.<name>.<random>.part`; an error or an interrupt removes it.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written; an older file is then untouched.
+    """
+    target = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=".part", dir=target.parent)
+    temporary = Path(name)
+    try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~UMASK)
         temporary.replace(target)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise RunsError(
-            f"{target}: cannot be written ({error.strerror or error}). Nothing was changed; choose a folder "
-            "that exists, is writable and has space."
-        ) from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
