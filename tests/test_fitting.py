@@ -15,9 +15,9 @@ import lawkit
 from lawkit import laws
 from lawkit.errors import FitError, LawError, LawkitError
 from lawkit.fitting.diagnostics import exponents
-from lawkit.fitting.estimate import fitted_cells, posterior, prepare
+from lawkit.fitting.estimate import EXACT, fitted_cells, posterior, prepare
 from lawkit.fitting.holdout import split
-from lawkit.runs import Runs
+from lawkit.runs import Runs, check_runs
 
 TRUTH = {"E": 1.7, "A": 420.0, "B": 1900.0, "alpha": 0.34, "beta": 0.36}
 
@@ -430,7 +430,60 @@ def test_too_few_scales_and_scales_that_move_together() -> None:
     runs = scale_runs(noise=1e-3)
     tied = replace(runs, n_params=runs.n_tokens / 20)  # type: ignore[operator]
     fit = lawkit.fit(tied, law="chinchilla", holdout="none")
-    assert any("move together (correlation of logs 1.000)" in w for w in fit.warnings)
+    assert sum("move together (correlation 1.000 of their logarithms)" in w for w in fit.warnings) == 1
+    read = replace(tied, warnings=tuple(f.message for f in check_runs(tied) if f.level == "warning"))
+    again = lawkit.fit(read, law="chinchilla", holdout="none")
+    assert sum("move together" in w for w in again.warnings) == 1
+    blind = lawkit.fit(tied, law="chinchilla-data", holdout="none")
+    assert not any("move together" in w for w in blind.warnings)
+
+
+def test_directions_that_change_no_prediction_are_not_undetermined() -> None:
+    """Adding a number to every t of the exponential law and taking it off log k is no change."""
+    fit = lawkit.fit(mixture_runs(), law="exponential", holdout="none")
+    assert not any("undetermined" in w for w in fit.warnings)
+    assert max(fit.diagnostics["condition_number"]) < 1e10
+    runs = mixture_runs()
+    fixed = replace(
+        runs, weights=np.column_stack([runs.weights[:, :2].sum(1) / 2] * 2 + [runs.weights[:, 2]])
+    )
+    said = lawkit.fit(
+        fixed, law="exponential", holdout="none"
+    ).warnings  # the first two always in equal parts
+    (warning,) = [w for w in said if "undetermined" in w]
+    assert "e+300" not in warning
+
+
+def test_starts_that_all_fit_exact_losses_agree() -> None:
+    fit = lawkit.fit(scale_runs(), law="chinchilla", holdout="none")
+    ready = prepare(fit.runs, fit.law, fit.estimate.objective)
+    near = ready.problem.cost(fit.z + 1e-8, np.zeros(1, int))
+    assert near > 1e6 * fit.estimate.cost
+    assert near < ready.problem.cost_of(EXACT)
+    assert fit.estimate.starts_at_optimum == 1
+
+
+def test_sizes_within_two_percent_are_one_scale() -> None:
+    runs = scale_runs()
+    jitter = np.random.default_rng(0).uniform(0.997, 1.003, (2, 25))
+    runs = replace(runs, n_params=runs.n_params * jitter[0], n_tokens=runs.n_tokens * jitter[1])  # type: ignore[operator]
+    context = prepare(runs, laws.get("chinchilla"), laws.get("chinchilla").objective).context
+    assert (context.n_model_sizes, context.n_scales) == (5, 25)
+    one = replace(runs, n_params=1e9 * jitter[0], n_tokens=1e10 * jitter[1])
+    assert prepare(one, laws.get("chinchilla"), laws.get("chinchilla").objective).context.n_scales == 1
+
+
+def test_every_domain_with_too_few_losses_is_named() -> None:
+    runs = scale_runs()
+    losses = np.repeat(runs.losses, 4, 1)
+    losses[:, 1:3] = np.nan
+    runs = replace(runs, domains=("a", "b", "c", "d"), losses=losses)
+    with pytest.raises(FitError, match="no loss to fit of domains b, c: leave them out"):
+        lawkit.fit(runs, law="chinchilla")
+    losses = losses.copy()
+    losses[:2, 1], losses[:1, 2] = 3.0, 3.0
+    with pytest.raises(FitError, match="2 losses of b, 1 loss of c for 5 parameters"):
+        lawkit.fit(replace(runs, losses=losses), law="chinchilla")
 
 
 def test_a_parameter_at_its_edge_and_undetermined_directions_are_said() -> None:
@@ -444,7 +497,7 @@ def test_a_parameter_at_its_edge_and_undetermined_directions_are_said() -> None:
 def test_a_constant_domain_is_said() -> None:
     runs = replace(scale_runs(), losses=np.full((25, 1), 2.5))
     fit = lawkit.fit(runs, law="chinchilla", holdout="none")
-    assert any("loss_web is 2.5 in every run" in w for w in fit.warnings)
+    assert any("loss_web is 2.5 in all 25 runs" in w for w in fit.warnings)
 
 
 def test_few_starts_that_agree_is_said() -> None:
@@ -520,7 +573,7 @@ def with_cell(column: str, value: float) -> Runs:
         (with_cell("losses", np.inf), {}, "loss_web must be positive and finite, got .*inf.* in row 7"),
         (with_cell("n_params", -1.0), {}, r"n_params must be positive and finite, got .*-1\.0.* in row 7"),
         (with_cell("n_tokens", np.nan), {}, "n_tokens must be positive and finite, got .*nan.* in row 7"),
-        (changed(losses=np.full((25, 1), np.nan)), {"law": "chinchilla"}, "domain 'web' has no loss to fit"),
+        (changed(losses=np.full((25, 1), np.nan)), {"law": "chinchilla"}, "no loss to fit of domain web"),
         (
             scale_runs(),
             {"law": "exponential"},

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import sympy as sp
 
 from lawkit.fitting.estimate import Estimate, Prepared, distinct, posterior, rows_text
-from lawkit.fitting.solver import LeastSquares, Target, minimise
+from lawkit.fitting.solver import LeastSquares, Target, minimise, tame
+from lawkit.io.checks import check_runs
 from lawkit.laws._law import D, Law, N
 from lawkit.runs import Runs
 
@@ -48,12 +49,13 @@ def diagnose(runs: Runs, e: Estimate, ready: Prepared, starts: int) -> tuple[dic
     ]
     if edges:
         warnings.append(f"at the edge of their range: {_some(edges)}; the runs do not determine them")
-    condition = [_condition(h) for h in e.hessian]
-    loose = [n for n, c in zip(names, condition, strict=True) if c > 1e10]
+    condition = [_condition(runs, e, g) for g in range(len(e.z))]
+    loose = [(n, c) for n, c in zip(names, condition, strict=True) if c > 1e10]
     if loose:
+        worst = max(c for _, c in loose)
+        flat = "not curved at all" if np.isinf(worst) else f"condition number {worst:.0e}"
         warnings.append(
-            f"the runs leave some direction of the parameters of {_some(loose)} undetermined "
-            f"(condition number {max(condition):.0e})"
+            f"the runs leave some direction of the parameters of {_some([n for n, _ in loose])} undetermined ({flat})"
         )
     influential = (
         {} if law.coupled or ready.problem.target.prior_root is not None else _influence(runs, e, ready)
@@ -64,8 +66,8 @@ def diagnose(runs: Runs, e: Estimate, ready: Prepared, starts: int) -> tuple[dic
             for m in found
         )
         warnings.append(f"few runs carry much of the fit of {domain}: {moved}; see whether they belong")
-    warnings += _scales(runs, law)
-    warnings += _constant(runs, e)
+    warnings += _few_sizes(runs, law)
+    warnings += _of_the_table(runs, e)
     return {
         "condition_number": [c if np.isfinite(c) else None for c in condition],
         "influential": {d: [asdict(m) for m in v] for d, v in influential.items()},
@@ -87,10 +89,58 @@ def _at_edge(law: Law, z: np.ndarray, n_sources: int) -> list[str]:
     return out
 
 
-def _condition(hessian: np.ndarray) -> float:
+def _condition(runs: Runs, e: Estimate, group: int) -> float:
+    """Condition number of what the runs and priors say of a group's parameters; infinite where it is beyond rounding.
+
+    Directions that change no prediction whatever the parameters are (a number added to all t of the exponential law
+    and taken off log k) are left out: nothing depends on them.
+    """
+    hessian = e.hessian[group]
     scale = np.sqrt(np.maximum(np.diag(hessian), 1e-300))
-    values = np.linalg.eigvalsh(hessian / scale / scale[:, None])
-    return float(values[-1] / max(values[0], 1e-300))
+    scaled = hessian / scale / scale[:, None]
+    found = _ratio(scaled)
+    if found <= 1e10:
+        return found
+    idle = _idle(runs, e, group) * scale[:, None]
+    if not idle.size:
+        return found
+    rest = np.linalg.qr(idle, mode="complete")[0][:, idle.shape[1] :]
+    return _ratio(rest.T @ scaled @ rest)
+
+
+def _ratio(matrix: np.ndarray) -> float:
+    values = np.linalg.eigvalsh(matrix)
+    # What is left of 0 after rounding says nothing.
+    return float(values[-1] / values[0]) if values[0] > 1e-15 * values[-1] else np.inf
+
+
+def _idle(runs: Runs, e: Estimate, group: int) -> np.ndarray:
+    """(P, R) directions of the parameters in which the law is constant.
+
+    Judged at random mixtures and sizes, and at parameters of ordinary size near the fitted ones: at the edge of their
+    range a law may be flat in a direction that it is not flat in elsewhere, which is worth a warning.
+    """
+    n = 2 * e.z.shape[1] + 10
+    rng = np.random.default_rng(0)
+
+    def around(values: np.ndarray | None) -> np.ndarray | None:
+        if values is None:
+            return None
+        return np.exp(rng.uniform(np.log(values.min() / 10), np.log(values.max() * 10), n))
+
+    K = len(runs.sources)
+    weights = rng.dirichlet(np.ones(K), n) if K else np.zeros((n, 0))
+    unique = None
+    if "unique" in e.law.columns and runs.unique is not None:
+        unique = np.nanmax(runs.unique) * rng.uniform(0.01, 1.0, (n, K))
+    x = e.inputs(weights, around(runs.n_params), around(runs.n_tokens), unique)
+    ordinary = replace(e, z=np.clip(e.z, -3.0, 3.0) + rng.normal(0, 0.3, e.z.shape))
+    slope = tame(ordinary.parameter_jacobian(x))
+    rows = slope.reshape(-1, slope.shape[-1]) if e.law.coupled else slope[:, group]
+    size = np.sqrt((rows**2).sum(0))
+    size[size == 0] = 1.0
+    _, values, directions = np.linalg.svd(rows / size, full_matrices=False)
+    return (directions[values <= 1e-10 * values[0]] / size).T
 
 
 def exponents(law: Law) -> list[str]:
@@ -165,20 +215,18 @@ def _without(
     return z[at] - again, np.sqrt(np.einsum("bpp->bp", covariance))
 
 
-def _constant(runs: Runs, e: Estimate) -> list[str]:
-    out = []
-    for domain in e.domains:
-        values = runs.losses[:, runs.domains.index(domain)]
-        values = values[~np.isnan(values)]
-        said = any(f"loss_{domain} is" in w for w in runs.warnings)  # by the checks of the table
-        if len(values) > 1 and values.min() == values.max() and not said:
-            out.append(f"loss_{domain} is {values[0]:g} in every run: nothing can be learned from it")
-    return out
+def _of_the_table(runs: Runs, e: Estimate) -> list[str]:
+    """What the checks of a table say that spoils this fit, where the table was not read from a file that they saw."""
+    codes = {"constant": {f"loss_{d}" for d in e.domains}, "collinear": e.law.columns}
+    return [
+        finding.message
+        for finding in check_runs(runs)
+        if set(finding.columns) <= codes.get(finding.code, set()) and finding.message not in runs.warnings
+    ]
 
 
-def _scales(runs: Runs, law: Law) -> list[str]:
+def _few_sizes(runs: Runs, law: Law) -> list[str]:
     warnings = []
-    logs = []
     for column in ("n_params", "n_tokens"):
         values = getattr(runs, column)
         if column not in law.columns or values is None:
@@ -189,14 +237,5 @@ def _scales(runs: Runs, law: Law) -> list[str]:
             warnings.append(
                 f"{column} takes {exact} only: how the loss falls with it rests on the law and its priors, "
                 "not on the runs"
-            )
-        if count > 1:
-            logs.append(np.log(values))
-    if len(logs) == 2 and len(runs) > 2:
-        together = float(np.corrcoef(*logs)[0, 1])
-        if abs(together) > 0.95:
-            warnings.append(
-                f"n_params and n_tokens move together (correlation of logs {together:.3f}): "
-                "their effects cannot be told apart"
             )
     return warnings

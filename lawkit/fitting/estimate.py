@@ -17,6 +17,8 @@ from lawkit.runs import Runs
 
 #: Starts whose cost is within this of the best, relatively, count as having reached it.
 SAME_OPTIMUM = 1e-6
+#: So do those whose relative residuals are about this small: tables give losses to fewer digits than that.
+EXACT = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +36,18 @@ class Estimate:
     n_ref, d_ref
         Geometric means of n_params and n_tokens over the runs (1 where absent).
     z, covariance
-        (G, P) unconstrained parameters and (G, P, P) their Gauss-Newton posterior covariance.
+        (G, P) unconstrained parameters, the mode of the objective under its own sigma or threshold; and (G, P, P)
+        their Gauss-Newton covariance under the noise estimated from the residuals. See `posterior`.
     noise
-        (E,) standard deviation of the log residuals.
+        (E,) standard deviation of the log residuals of a run of weight 1.
     cost
         (G,) the minimised objective.
     starts_at_optimum
         (G,) fraction of starts that ended at the best cost.
     hessian
-        (G, P, P) half the Gauss-Newton Hessian of the objective, for diagnostics.
+        (G, P, P), for diagnostics: not the Hessian but the matrix J'WJ (plus the prior precision) that bounds half of
+        it, J being the slopes of the residuals, and W the weights by which Huber's function is majorised
+        (a residual beyond the threshold counts as threshold/residual); the laws' own curvature is left out.
     """
 
     law: Law
@@ -268,7 +273,7 @@ def prepare(runs: Runs, law: Law, objective: Objective, min_weight: float = 0.0)
         own=groups,
         n_sources=len(runs.sources),
         n_model_sizes=distinct(scale[0]),
-        n_scales=len(np.unique(np.column_stack(scale), axis=0)),
+        n_scales=len(np.unique(np.column_stack([same_size(v) for v in scale]), axis=0)),
     )
     mean = root = None
     if has_priors:
@@ -336,9 +341,8 @@ def estimate(
             f"law {law.name!r} gave no finite loss from any of {count} starts for {', '.join(bad)}: choose another law"
         )
     z, low = z[each, best], cost[each, best]
-    # Below residuals of 1e-8 costs are rounding: losses without noise come from formulas, not from training.
-    rounding = problem.cost_of(1e-8)[:, None]
-    agree = (cost <= low[:, None] * (1 + SAME_OPTIMUM) + rounding).mean(1)
+    # Losses without noise come from formulas, not from training: how near 0 a start got is then no matter.
+    agree = (cost <= low[:, None] * (1 + SAME_OPTIMUM) + problem.cost_of(EXACT)[:, None]).mean(1)
     _, _, hessian = problem.expansion(z, each, False)
     noise, covariance = posterior(problem, z)
     return Estimate(
@@ -391,31 +395,31 @@ def _check_size(
     law: Law, size: int, domains: tuple[str, ...], masked: np.ndarray, has_priors: bool
 ) -> list[str]:
     counts = (~masked).sum(0)
-    empty = [d for d, c in zip(domains, counts, strict=True) if c == 0]
-    if empty:
+    if empty := [d for d, c in zip(domains, counts, strict=True) if c == 0]:
+        which = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
         raise FitError(
-            f"domain {empty[0]!r} has no loss to fit: leave it out with --domain, or add runs that have it"
+            f"no loss to fit of {'domains' if empty[1:] else 'domain'} {which}: leave "
+            f"{'them' if empty[1:] else 'it'} out with --domain, or add runs that have {'them' if empty[1:] else 'it'}"
         )
-    few = (
-        [(", ".join(domains), int(counts.sum()))]
-        if law.coupled
-        else list(zip(domains, counts.tolist(), strict=True))
-    )
-    for domain, count in few:
-        if count < size:
-            text = f"{count} {'loss' if count == 1 else 'losses'} of {domain} for {size} parameters of law {law.name!r}"
-            if not has_priors:
-                raise FitError(
-                    f"{text}: add runs or choose a law with fewer parameters (`lawkit laws` lists them)"
-                )
-            return [f"{text}: where the runs are silent its priors speak"]
-    return []
+    found = [(", ".join(domains), counts.sum())] if law.coupled else list(zip(domains, counts, strict=True))
+    few = [(domain, int(count)) for domain, count in found if count < size]
+    if not few:
+        return []
+    named = [f"{count} {'loss' if count == 1 else 'losses'} of {domain}" for domain, count in few]
+    which = ", ".join(named[:5]) + (f" and as few of {len(few) - 5} more" if named[5:] else "")
+    text = f"{which} for {size} parameters of law {law.name!r}"
+    if not has_priors:
+        raise FitError(f"{text}: add runs or choose a law with fewer parameters (`lawkit laws` lists them)")
+    return [f"{text}: where the runs are silent its priors speak"]
 
 
 def posterior(problem: LeastSquares, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Noise (G x E,) of the log residuals at z (G, P), and the Gauss-Newton covariance (G, P, P) that it implies.
 
-    Weights say how much a run counts, on average 1; the noise is that of a run of weight 1.
+    Weights say how much a run counts, on average 1; the noise is that of a run of weight 1. The covariance is that of
+    normal log residuals with this noise, and the priors. z was found under the objective instead: its fixed
+    sigma, or Huber's threshold. So it is not quite the mode of the posterior that the covariance describes: a sigma
+    that is larger than the noise leaves z nearer to the priors.
     """
     target, size = problem.target, z.shape[1]
     value, slope = problem.function.jacobian(z, problem.inputs.take(np.arange(len(z))))
@@ -473,5 +477,12 @@ def rows_text(rows: np.ndarray | list[int], most: int = 5) -> str:
 
 def distinct(values: np.ndarray) -> int:
     """How many values differ by more than 2%."""
-    logs = np.sort(np.log(values))
-    return int(1 + (np.diff(logs) > 0.02).sum()) if len(logs) else 0
+    return int(same_size(values).max() + 1) if len(values) else 0
+
+
+def same_size(values: np.ndarray) -> np.ndarray:
+    """(n,) which of the sizes that differ by more than 2% each value is, counted from 0 in increasing order."""
+    order = np.argsort(values)
+    out = np.empty(len(values), int)
+    out[order] = np.r_[0, np.cumsum(np.diff(np.log(values[order])) > 0.02)][: len(values)]
+    return out

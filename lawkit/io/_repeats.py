@@ -104,8 +104,8 @@ def checkpoints(runs: Runs) -> Iterator[Finding]:
     message = (
         f"{count} rows look like checkpoints of {len(groups)} runs ({describe_rows(runs.rows[groups[0]])} "
         f"{what}, at up to {most} token counts): before the learning rate has decayed the loss sits above a "
-        "finished run's, and their errors are not independent. Add a column "
-        "is_final (true for finished runs; `lawkit runs import --mark-final` does it)."
+        "finished run's, and their errors are not independent. A fit takes every row: keep the finished ones only, "
+        "or add a column is_final (`lawkit runs import --mark-final`), with which it says how many are not finished."
     )
     yield Finding("warning", "checkpoints", message, rows, ("n_tokens",))
 
