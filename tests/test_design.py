@@ -377,7 +377,8 @@ def test_regret_after_is_what_a_fit_with_the_runs_would_say(fit: Fit, chosen) ->
     )
     loss = fit.losses(table.n_params, table.n_tokens, table.weights)
     # A run of the transfer laws' objective counts by the root of its tokens, over the mean of the fitted runs.
-    counts = np.sqrt(known(table.n_tokens)) / np.sqrt(known(fit.runs.n_tokens)).mean()
+    fitted = known(fit.runs.n_tokens)
+    counts = np.sqrt(np.minimum(known(table.n_tokens), fitted.max())) / np.sqrt(fitted).mean()
     rows = slope / loss[..., None] / fit.noise[:, None] * np.sqrt(counts)[:, None, None]
     information += np.einsum("nep,neq->epq", rows, rows)
     after = float(np.sum((factor @ np.linalg.inv(information)) * factor))

@@ -140,6 +140,7 @@ def test_optimum_is_feasible_certified_and_stationary(law, limits, seed):
         assert np.all(slope[h >= high] <= common + 1e-5)
         assert np.all(slope[(h <= low)] >= common - 1e-5)
     assert result.objective == pytest.approx(objective(fit, h, **SCALE), abs=1e-13)
+    assert result.unconstrained_objective is not None
     assert result.unconstrained_objective <= result.objective + 1e-9
 
 

@@ -95,18 +95,9 @@ def log_slopes(fit: Fit, c: Candidates) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run_weights(fit: Fit, n_tokens: np.ndarray) -> np.ndarray:
-    """(G, n, m) how much runs of `n_tokens` (n,) count for each loss: the noise variance is over this.
-
-    Objectives that weigh longer runs more take their losses to be as much less noisy.
-    """
-    e, runs = fit.estimate, fit.runs
-    shape = (len(e.z), len(n_tokens), len(e.domains) // len(e.z))
-    power = e.objective.token_power
-    if not power or runs.n_tokens is None or "n_tokens" not in e.recorded:
-        return np.ones(shape)
-    seen = ~np.isnan(runs.losses[:, [runs.domains.index(d) for d in e.domains]])
-    mean = (runs.n_tokens[:, None] ** power * seen).sum(0) / seen.sum(0)  # (E,)
-    return n_tokens[:, None] ** power / mean.reshape(shape[0], 1, shape[2])
+    """(G, n, m) how much runs of `n_tokens` (n,) count for each loss: the noise variance is over this."""
+    weight = (fit.noise / fit.noise_at(n_tokens)) ** 2
+    return weight[None] if fit.law.coupled else weight.T[:, :, None]
 
 
 class Slopes:
