@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from lawkit.design import propose_runs
     from lawkit.errors import LawkitError
     from lawkit.fitting import Fit, fit, load_fit
-    from lawkit.mixture import optimize_mixture
     from lawkit.io.importing import import_runs
+    from lawkit.mixture import optimize_mixture
     from lawkit.runs import Runs, read_runs
 
 __version__ = "0.1.0"

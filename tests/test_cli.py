@@ -179,7 +179,12 @@ def test_what_happens_inside_becomes_a_status_and_a_message(error, status, messa
 
 
 def test_a_bug_is_called_a_bug_and_says_how_to_see_more(capsys):
-    assert _output.guarded(raises(ZeroDivisionError("float\ndivision")), ["lawkit", "--debug", "fit", "my runs.csv"]) == 1
+    assert (
+        _output.guarded(
+            raises(ZeroDivisionError("float\ndivision")), ["lawkit", "--debug", "fit", "my runs.csv"]
+        )
+        == 1
+    )
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "bug in lawkit (ZeroDivisionError: float division)" in err
@@ -388,3 +393,40 @@ def test_parsers_refuse_by_value_error_only(text):
     ):
         with contextlib.suppress(ValueError):
             assert parse(text) != ""
+
+
+def test_an_output_never_replaces_what_was_measured(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    table, fit = tmp_path / "runs.csv", tmp_path / "fit"
+    lines = ["n_params,n_tokens,weight_a,weight_b,loss_x"]
+    for w in np.linspace(0.05, 0.95, 12):
+        lines.append(f"{rng.choice([1e8, 3e8]):.0f},1e9,{w},{1 - w},{3 + (w - 0.4) ** 2 / 3}")
+    table.write_text("\n".join(lines) + "\n")
+    before = table.read_bytes()
+    assert main(["fit", str(table), "-o", str(fit), "--law", "transfer-linear", "--holdout", "none"]) == 0
+    propose = [
+        "propose-runs",
+        str(fit),
+        "--n-params",
+        "7B",
+        "--n-tokens",
+        "1T",
+        "--budget",
+        "1e22",
+        "-n",
+        "1",
+    ]
+    for arguments in (
+        [*propose, "-o", str(table)],
+        [*propose, "-o", str(tmp_path / "next.xlsx")],
+        ["runs", "import", str(table), "--losses", "loss_{}", "-o", str(table)],
+    ):
+        assert main(arguments) == 1
+        assert "name another file" in (said := capsys.readouterr().err) or "end the name with" in said
+    assert table.read_bytes() == before
+    assert main([*propose, "-o", str(tmp_path / "next.csv")]) == 0
+
+
+def test_a_source_may_have_any_name_in_a_bound():
+    assert _types.parse_bound("a.b/c=d<=.1") == ("a.b/c=d", 0.0, 0.1)
+    assert _types.parse_bound(".1<=a<b<=.5") == ("a<b", 0.1, 0.5)

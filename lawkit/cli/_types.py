@@ -11,7 +11,11 @@ import click
 
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 _SIZE = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbt]?)", re.IGNORECASE)
-_CHAIN = re.compile(r"^(?P<a>[^<>=]+)(?P<op>[<>]=)(?P<b>[^<>=]+)(?:(?P<op2>[<>]=)(?P<c>[^<>=]+))?$")
+# The source's name may hold = and < too (not <=): the limits are numbers.
+_BOUND = re.compile(
+    r"(?:(?P<first>[\d.e+-]+)\s*(?P<op>[<>]=))?(?P<name>(?:(?![<>]=).)+)(?P<op2>[<>]=)(?P<last>[^<>=]+)",
+    re.IGNORECASE,
+)
 
 
 def parse_size(text: str) -> float:
@@ -74,19 +78,16 @@ def parse_bound(text: str) -> tuple[str, float, float]:
     ValueError
         When it is none of these, or the lower bound is above the upper.
     """
-    match = _CHAIN.match(text.strip())
+    match = _BOUND.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a bound: write hq<=.5, hq>=.1 or .1<=hq<=.5 (in quotes)")
-    a, op, b = match["a"].strip(), match["op"], match["b"].strip()
-    lower, upper = 0.0, 1.0
-    if match["c"] is None:
-        name = a
-        lower, upper = (0.0, parse_fraction(b)) if op == "<=" else (parse_fraction(b), 1.0)
+    name, op, last = match["name"].strip(), match["op2"], parse_fraction(match["last"].strip())
+    if match["first"] is None:
+        lower, upper = (0.0, last) if op == "<=" else (last, 1.0)
     else:
-        if match["op2"] != op:
+        if match["op"] != op:
             raise ValueError(f"{text!r} points both ways: write .1<=hq<=.5")
-        name = b
-        ends = parse_fraction(a), parse_fraction(match["c"])
+        ends = parse_fraction(match["first"]), last
         lower, upper = ends if op == "<=" else ends[::-1]
     if lower > upper:
         raise ValueError(

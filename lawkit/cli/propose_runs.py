@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     "--budget", type=_types.SIZE, required=True, metavar="FLOPS", help="What the new runs may cost together."
 )
 @click.option(
-    "-n", "--number", "count", type=click.IntRange(min=1), metavar="K", help="At most this many runs."
+    "-n",
+    "--number",
+    "count",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="At most this many runs; 32 if not given.",
 )
 @click.option(
     "--candidates",
@@ -70,8 +75,11 @@ def command(
     """
     arguments = target_arguments(**target)
     import lawkit
+    from lawkit.io._write import check_output
     from lawkit.runs import read_runs
 
+    if out is not None:
+        check_output(out, measured=True)
     fitted = lawkit.load_fit(fit)
     table = None if candidates is None else read_runs(candidates, require_losses=False)
     with _output.working("choosing runs", quiet=as_json):

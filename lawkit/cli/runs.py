@@ -77,10 +77,12 @@ def import_(files: tuple[str, ...], out: str, format_: str | None, as_json: bool
       lawkit runs import points.csv --params-column params --tokens-column tokens \\
           --source c4 --unique unique_tokens --losses c4=val_loss -o runs.csv
     """
+    from lawkit.io._write import check_output
     from lawkit.io.importing import import_runs
 
     for name in ("params_scale", "tokens_scale"):
         options[name] = options[name] or 1.0
+    check_output(out, inputs=files)
     runs = import_runs(list(files), format=format_, **options)
     runs.write(out)
     if as_json:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lawkit.errors import RunsError
-from lawkit.io._tables import SUFFIXES
+from lawkit.io._tables import SUFFIXES, read_table
 
-__all__ = ["UMASK", "replace_file", "write_bytes", "write_table"]
+__all__ = ["UMASK", "check_output", "replace_file", "write_bytes", "write_table"]
 
 #: The process's file mode mask. It can only be read by setting it, for all threads, so it is read once, at import.
 UMASK = os.umask(0o077)
@@ -48,6 +48,54 @@ def write_table(columns: Mapping[str, Sequence[object]], path: str | os.PathLike
         raise RunsError(
             f"{target}: cannot tell the format to write; end the name with one of {', '.join(SUFFIXES)}."
         )
+
+
+def check_output(
+    path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]] = (), measured: bool = False
+) -> None:
+    """Refuse an output before the work is done for it.
+
+    Parameters
+    ----------
+    path
+        Where a table is to be written.
+    inputs
+        Files that it must not replace.
+    measured
+        Whether it must not replace a table that holds losses either.
+
+    Raises
+    ------
+    RunsError
+        When the suffix is none of ours, the folder cannot be written to, or a file would be lost.
+    """
+    target = Path(path)
+    if str(path) == "-":
+        return
+    if not str(path).lower().endswith(SUFFIXES):
+        raise RunsError(
+            f"{target}: cannot tell the format to write; end the name with one of {', '.join(SUFFIXES)}."
+        )
+    if target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
+        what = (
+            "is a folder"
+            if target.is_dir()
+            else f"cannot be written: {target.parent} is no folder to write in"
+        )
+        raise RunsError(f"{target} {what}; name another file.")
+    if not target.exists():
+        return
+    if any(Path(i).exists() and target.samefile(i) for i in inputs if str(i) != "-"):
+        raise RunsError(f"{target} is the table that is read, and would be replaced; name another file.")
+    if measured:
+        try:
+            losses = [name for name in read_table(target).names if name.startswith("loss_")]
+        except RunsError:
+            return  # no table, so no losses to lose
+        if losses:
+            raise RunsError(
+                f"{target} holds measured losses ({losses[0]} ...), which would be lost; name another file."
+            )
 
 
 def _records(columns: Mapping[str, Sequence[object]]) -> Iterator[dict[str, object]]:

@@ -99,6 +99,11 @@ class FormulaReader:
             raise self._refuse(node, f"{shorten(name)!r}: a source's weight is written w_<source>", advice)
         if name.startswith(("loss_", "unique_")):
             raise self._refuse(node, f"{shorten(name)!r}: a law cannot use this column of the table", ALLOWED)
+        if "w_" + name in self._weights:
+            what = f"{shorten(name)!r} is a source, and would be a parameter here"
+            raise self._refuse(
+                node, what, f"did you mean {shorten('w_' + name)!r}? If not, rename the parameter"
+            )
         near = difflib.get_close_matches(name.lower(), ["n_params", "n_tokens"], 1, 0.8)
         if near:
             what = f"{name!r} would be a parameter, but looks like {near[0]!r}"

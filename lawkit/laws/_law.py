@@ -98,8 +98,8 @@ class Parameter:
         value is then solved for.
     reference
         For positive parameters, a factor in `N_ref`, `D_ref` and other parameters (`b[j]` if vectors) such that
-        natural value = factor x the number fitted. Left None it is derived for parameters that enter linearly, so that the
-        number fitted is the term's contribution at the geometric-mean scale.
+        natural value = factor x the number fitted. Left None it is derived for parameters that enter linearly, so
+        that the number fitted is the term's contribution at the geometric-mean scale.
     prior
         Used by laws that are fitted by maximum a posteriori.
     """
@@ -501,7 +501,7 @@ class Law:
 class _PlainPrinter(sp.printing.str.StrPrinter):
     """`sum_j(k[j]*h[j])` instead of sympy's Sum notation."""
 
-    def _print_Sum(self, expr: sp.Sum) -> str:
+    def _print_Sum(self, expr: sp.Sum) -> str:  # noqa: N802, sympy finds it by this name
         return f"sum_j({self._print(expr.function)})"
 
 
