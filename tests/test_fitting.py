@@ -15,8 +15,10 @@ import lawkit
 from lawkit import laws
 from lawkit.errors import FitError, LawError, LawkitError
 from lawkit.fitting.diagnostics import exponents
-from lawkit.fitting.estimate import EXACT, fitted_cells, posterior, prepare
+from lawkit.fitting.estimate import EXACT
 from lawkit.fitting.holdout import split
+from lawkit.fitting.posterior import posterior
+from lawkit.fitting.prepare import fitted_cells, prepare
 from lawkit.runs import Runs, check_runs
 
 TRUTH = {"E": 1.7, "A": 420.0, "B": 1900.0, "alpha": 0.34, "beta": 0.36}

@@ -9,7 +9,7 @@ import pytest
 
 from lawkit import laws
 from lawkit.fitting import fit, load_fit
-from lawkit.fitting.estimate import prepare
+from lawkit.fitting.prepare import prepare
 from lawkit.fitting.solver import minimise
 from lawkit.laws._function import Inputs
 from lawkit.laws._law import Law, Objective

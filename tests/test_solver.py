@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from lawkit import laws
-from lawkit.fitting.estimate import Prepared, prepare
+from lawkit.fitting.prepare import Prepared, prepare
 from lawkit.fitting.solver import LeastSquares, Target, minimise
 from lawkit.laws._law import Objective
 from lawkit.runs import Runs

@@ -10,9 +10,10 @@ import numpy as np
 from lawkit import laws
 from lawkit.errors import FitError
 from lawkit.fitting.diagnostics import diagnose
-from lawkit.fitting.estimate import check_values, distinct, estimate, fitted_cells
+from lawkit.fitting.estimate import estimate
 from lawkit.fitting.holdout import errors, split
 from lawkit.fitting.prediction import beyond, hold
+from lawkit.fitting.prepare import check_values, distinct, fitted_cells
 from lawkit.fitting.result import Fit, domain_errors
 from lawkit.laws._law import Law, Objective
 from lawkit.runs import Runs
@@ -114,8 +115,9 @@ def _of_the_table(runs: Runs) -> list[str]:
             f"{int(passing.sum())} of {len(runs)} rows are intermediate checkpoints (is_final false), "
             "fitted as if finished"
         )
-    if runs.losses_se is not None and (given := ~np.isnan(runs.losses_se).all(0)).any():
-        names = [f"loss_{d}_se" for d, any_given in zip(runs.domains, given, strict=True) if any_given]
+    given = [] if runs.losses_se is None else (~np.isnan(runs.losses_se)).T
+    if any(column.any() for column in given):
+        names = [f"loss_{d}_se" for d, column in zip(runs.domains, given, strict=True) if column.any()]
         more = f" and {len(names) - 3} more" if names[3:] else ""
         warnings.append(
             f"{', '.join(names[:3])}{more} {'are' if names[1:] else 'is'} not used by point fits yet"

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from lawkit.fitting.estimate import Estimate, Prepared, distinct, posterior, rows_text
+from lawkit.fitting.estimate import Estimate
+from lawkit.fitting.posterior import posterior
+from lawkit.fitting.prepare import Prepared, distinct, rows_text
 from lawkit.fitting.solver import LeastSquares, Target, minimise, tame
 from lawkit.io.checks import check_runs
 from lawkit.laws._law import D, Law, N

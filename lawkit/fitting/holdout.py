@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lawkit.errors import FitError
-from lawkit.fitting.estimate import distinct
+from lawkit.fitting.prepare import distinct
 from lawkit.runs import Runs
 
 #: Up to this many model sizes (or token counts) the largest one is held out; beyond, the top fifth of compute.

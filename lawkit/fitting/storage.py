@@ -22,8 +22,9 @@ import numpy as np
 
 from lawkit import laws
 from lawkit.errors import FitError, LawError, LawkitError
-from lawkit.fitting.estimate import Estimate, recorded_sizes
+from lawkit.fitting.estimate import Estimate
 from lawkit.fitting.locking import exclusive
+from lawkit.fitting.prepare import recorded_sizes
 from lawkit.fitting.result import Fit
 from lawkit.io._write import UMASK, replace_file
 from lawkit.laws._law import Law, Objective

@@ -143,7 +143,7 @@ def draws(runs, count: int) -> None:
 
     import lawkit
     from lawkit import laws
-    from lawkit.fitting.estimate import prepare
+    from lawkit.fitting.prepare import prepare
     from lawkit.fitting.solver import minimise
     from lawkit.fitting.starts import starting_points
 
