@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from lawkit import laws, optimize_mixture
 from lawkit.errors import OptimizeError
-from lawkit.fitting import Fit
+from lawkit.fitting import Fit, fit
 from lawkit.fitting.estimate import Estimate
 from lawkit.laws.formula import FormulaLaw
 from lawkit.mixture import optimize, prices
@@ -459,3 +459,26 @@ def test_target_gradient_is_that_of_its_objective():
         assert evaluate(h)[1][j] == pytest.approx((ahead[0] - behind[0]) / (2 * step), rel=1e-6)
         measured = (ahead[1] - behind[1]) / (2 * step)
         np.testing.assert_allclose(evaluate(h)[2][j], measured, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({"s0": (1.0, 1.0)}, {"s0": 1.0}),
+        ({"s0": (0.5, None), "s1": (0.5, None)}, {"s0": 0.5, "s1": 0.5}),
+        ({"s0": (0, 0.3), "s1": (0, 0.3), "s2": (0, 0.4)}, {"s0": 0.3, "s1": 0.3, "s2": 0.4}),
+    ],
+)
+def test_limits_that_leave_one_mixture_give_that_mixture(bounds, expected):
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(3), 20)
+    runs = Runs(
+        sources=("s0", "s1", "s2"), domains=("x",), n_params=None, n_tokens=None, weights=weights,
+        losses=3 + np.exp(-weights @ [1.0, 2.0, 0.5])[:, None],
+    )  # fmt: skip
+    fitted = fit(runs, law="transfer-linear", holdout="none")
+    best = optimize_mixture(fitted, bounds=bounds)
+    assert {k: v for k, v in best.weights.items() if v > 0} == pytest.approx(expected)
+    assert best.optimality_gap == 0
+    with pytest.raises(OptimizeError, match="too narrow"):
+        optimize_mixture(fitted, bounds={"s0": (0.99999999, None)})

@@ -82,6 +82,6 @@ def _show(found: MixtureResult) -> None:
 
 
 _CERTIFIED = {
-    "global": "proven: no allowed mixture is better by more",
+    "global": "proven under the fitted law: no allowed mixture is better by more",
     "local": "a local optimum: nothing is proven of mixtures elsewhere",
 }

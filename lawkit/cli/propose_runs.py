@@ -118,7 +118,10 @@ def _show(proposal: Proposal) -> None:
     _output.say()
     _output.show_pairs(
         [
-            ("expected regret now", f"{_output.number(proposal.expected_regret_now)} nats per token"),
+            (
+                "expected regret now",
+                f"{_output.number(proposal.expected_regret_now)} nats per token, if the law is right",
+            ),
             ("spent", f"{_output.number(proposal.spent, 3)} of {_output.number(proposal.budget, 3)} flops"),
             ("no more runs because", proposal.stopped),
             (

@@ -69,6 +69,13 @@ def predict_runs(fit: Fit, runs: Runs, interval: float | None = 0.9) -> tuple[Pr
                 f"{int(below.sum())} of {len(runs)} rows (first: row {row}) have a smaller {name} than "
                 f"any fitted run ({fitted.min():.3g}): laws bend there"
             )
+        if asked is not None and fitted is not None and name in fit.law.columns:
+            times = float(asked.max() / fitted.max())
+            if times > 1.05:
+                warnings.append(
+                    f"{name} up to {asked.max():.4g} is {times:.3g}x the largest run ({fitted.max():.4g}): "
+                    "an extrapolation"
+                )
     prediction = fit.predict(sizes["n_params"], sizes["n_tokens"], weights, unique, interval)
     warnings += prediction.warnings
     if prediction.capped:

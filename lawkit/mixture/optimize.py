@@ -13,7 +13,7 @@ from lawkit.mixture import _capacity_search, additive, exponential, prices, tran
 from lawkit.mixture._cones import SolverError
 from lawkit.mixture._warnings import edge_warnings, scale_warnings
 from lawkit.mixture.certificate import frank_wolfe_gap
-from lawkit.mixture.problem import MixtureProblem
+from lawkit.mixture.problem import RESOLUTION, MixtureProblem
 from lawkit.mixture.result import MixtureResult
 from lawkit.mixture.smooth import minimise, multi_start
 from lawkit.mixture.target import Target, check_size, unique_tokens
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 #: A conic solution with a larger gap is polished, nats.
 POLISH = 1e-9
+
+#: Narrower ranges of weights are not searched.
+NARROW = 1e-7
 
 #: Convex programs by the `form` that a law declares.
 FORMS = {"transfer": transfer.solve, "exponential": exponential.solve, "additive": additive.solve}
@@ -155,6 +158,17 @@ def solve(at: Target, problem: MixtureProblem, seed: int = 0) -> _Solution:
     """The best mixture of one problem, by the way that fits the law's shape."""
     law = at.fit.law
     problem = problem.raised(at.floor)
+    room = min(1 - problem.lower.sum(), problem.upper.sum() - 1)
+    if room <= 1e3 * RESOLUTION:
+        # One mixture is left: it is the best there is, whatever the law.
+        h = problem.lower if 1 - problem.lower.sum() <= 1e3 * RESOLUTION else problem.upper
+        objective, gradient, _ = at.derivatives(problem.target)(h / h.sum())
+        return _Solution(h / h.sum(), objective, gradient, 0.0, "global", objective)
+    if room < NARROW:
+        raise OptimizeError(
+            f"the limits leave each weight a range of {room:.1g} only, too narrow to search and too wide to be one "
+            "mixture: fix the weights or widen the limits"
+        )
     if law.form == "capacity":
         return _solve_capacity(at, problem)
     if law.convex_in_weights:
