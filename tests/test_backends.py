@@ -50,7 +50,11 @@ def test_unknown_backend_is_named():
 def test_a_third_partys_backend_is_found(monkeypatch):
     points = [
         EntryPoint(name=name, value=value, group="lawkit.backends")
-        for name, value in (("mine", "asyncio:Runner"), ("odd", "collections:OrderedDict"), ("gone", "no_such:Thing"))
+        for name, value in (
+            ("mine", "asyncio:Runner"),
+            ("odd", "collections:OrderedDict"),
+            ("gone", "no_such:Thing"),
+        )
     ]
     monkeypatch.setattr(backends, "entry_points", lambda group: points if group == "lawkit.backends" else [])
     assert backends.names() == ["replay", "simulate", "gone", "mine", "odd"]

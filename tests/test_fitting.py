@@ -569,7 +569,7 @@ def with_cell(column: str, value: float) -> Runs:
     [
         (scale_runs().select([]), {}, "the runs table is empty"),
         (replace(scale_runs(), domains=(), losses=np.zeros((25, 0))), {}, "no loss_<domain> column"),
-        (scale_runs().select([0]), {"law": "chinchilla"}, "1 loss of web for 5 parameters"),
+        (scale_runs().select([0]), {"law": "chinchilla"}, "one run only"),
         (scale_runs().select([0, 1, 7, 9]), {"law": "chinchilla"}, "4 losses of web for 5 parameters of law"),
         (with_cell("losses", 0.0), {}, r"loss_web must be positive and finite, got .*0\.0.* in row 7"),
         (with_cell("losses", np.inf), {}, "loss_web must be positive and finite, got .*inf.* in row 7"),
@@ -676,3 +676,9 @@ def test_any_valid_table_is_fitted_or_refused(case: tuple[Runs, str]) -> None:
 def test_a_law_that_is_nowhere_finite_says_so() -> None:
     with pytest.raises((FitError, LawError)):
         lawkit.fit(scale_runs(), formula="E + A*exp(exp(N))")
+
+
+def test_a_holdout_that_cannot_be_had_is_said():
+    fitted = fit(scale_runs(), law="chinchilla", holdout=0.999)
+    assert fitted.holdout is None
+    assert any("nothing was held out" in w or "nothing could be held out" in w for w in fitted.warnings)

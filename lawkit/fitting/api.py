@@ -164,7 +164,10 @@ def _with_holdout(
     runs = result.runs
     cut = split(runs, holdout, seed)
     if cut is None:
-        return result
+        if holdout is None or holdout == "none":
+            return result
+        note = f"nothing was held out (asked: {holdout}): the table is too small to fit one part and judge by the other"
+        return replace(result, warnings=(*result.warnings, note))
     held, what = cut
     kept, test = runs.select(~held), runs.select(held)
     try:

@@ -233,13 +233,16 @@ def _few_sizes(runs: Runs, law: Law) -> list[str]:
     warnings = []
     for column in ("n_params", "n_tokens"):
         values = getattr(runs, column)
-        if column not in law.columns or values is None:
+        if column not in law.columns:
             continue
-        count = distinct(values)
+        count = 0 if values is None else distinct(values)
         if count < 3:
-            exact = "one value" if count == 1 else "two values"
+            what = [
+                f"there is no column {column}",
+                f"{column} takes one value only",
+                f"{column} takes two values only",
+            ]
             warnings.append(
-                f"{column} takes {exact} only: how the loss falls with it rests on the law and its priors, "
-                "not on the runs"
+                f"{what[count]}: how the loss falls with it rests on the law and its priors, not on the runs"
             )
     return warnings

@@ -145,6 +145,8 @@ def check_values(runs: Runs) -> None:
     """
     if not len(runs):
         raise FitError("the runs table is empty: nothing to fit")
+    if len(runs) == 1:
+        raise FitError("there is one run only, and no law can be fitted to one: add runs")
     if not runs.domains:
         raise FitError("the runs table has no loss_<domain> column: nothing to fit")
     columns: list[tuple[str, np.ndarray | None, float]] = [

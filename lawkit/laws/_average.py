@@ -14,8 +14,8 @@ from lawkit.laws._law import Law, PriorContext
 class Average(Law):
     """The mean of the members' predictions, a law like any other once fitted.
 
-    A member's parameter `alpha` is called `alpha_1` for the first member, `alpha_2` for the second. The members are fitted one by
-    one (a joint fit of the mean would let the errors of one make up for those of the other).
+    A member's parameter `alpha` is called `alpha_1` for the first member, `alpha_2` for the second. The members are
+    fitted one by one (a joint fit of the mean would let the errors of one make up for those of the other).
 
     Parameters
     ----------
@@ -27,7 +27,9 @@ class Average(Law):
         self.members = members
         self.loss = sp.Add(*[self._renamed(m, m.loss, k) for k, m in enumerate(members, 1)]) / len(members)
         self.parameters = tuple(
-            replace(p, name=f"{p.name}_{k}", reference=None) for k, m in enumerate(members, 1) for p in m.parameters
+            replace(p, name=f"{p.name}_{k}", reference=None)
+            for k, m in enumerate(members, 1)
+            for p in m.parameters
         )
         self.objective = members[0].objective
         self.convex_in_weights = all(m.convex_in_weights for m in members)

@@ -102,7 +102,9 @@ class Evaluation:
         size = law.n_parameters(self.n_sources)
         self._params_at = 0 if "params" in wrt else None
         self._weights_at = (size if "params" in wrt else 0) if "weights" in wrt else None
-        self.width = size * ("params" in wrt) + self.n_sources * ("weights" in wrt) + (law.implicit is not None)
+        self.width = (
+            size * ("params" in wrt) + self.n_sources * ("weights" in wrt) + (law.implicit is not None)
+        )
         self._implicit_name = law.implicit.symbol.name if law.implicit else None
         self._sums: dict[int, list[np.ndarray]] = {}
         self._equation = function._equation
@@ -175,7 +177,9 @@ class Evaluation:
     def _wanted(self, code: Code, sums: Sequence[sp.Symbol] = ()) -> frozenset[str]:
         """The variables of `code` that some asked-for derivative passes through."""
         names = {s.name for s in sums}
-        return frozenset(v.name for v in code.variables if v.name in names or self._column(v.name) is not None)
+        return frozenset(
+            v.name for v in code.variables if v.name in names or self._column(v.name) is not None
+        )
 
     def _add_first(self, out: np.ndarray, name: str, part: Any) -> None:
         """Adds a derivative by an outside variable to (B, n, E, Y)."""
@@ -297,13 +301,18 @@ class Evaluation:
             weight = (part * multipliers)[..., 0, None]
             for at, left in self._parts(a.name, sums):
                 for to, right in self._parts(b.name, sums):
-                    block = np.swapaxes(np.broadcast_to(left * weight, (*weight.shape[:2], left.shape[2])), 1, 2) @ right
+                    block = (
+                        np.swapaxes(np.broadcast_to(left * weight, (*weight.shape[:2], left.shape[2])), 1, 2)
+                        @ right
+                    )
                     out[:, at, to] += block
                     if a != b:
                         out[:, to, at] += np.swapaxes(block, 1, 2)
         return out
 
-    def _parts(self, name: str, sums: dict[str, list[tuple[Any, np.ndarray]]]) -> list[tuple[Any, np.ndarray]]:
+    def _parts(
+        self, name: str, sums: dict[str, list[tuple[Any, np.ndarray]]]
+    ) -> list[tuple[Any, np.ndarray]]:
         """Derivatives of an outside variable as in `_sum_parts`: its sum's, or 1 in its own column."""
         if name in sums:
             return sums[name]

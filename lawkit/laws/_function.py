@@ -80,7 +80,7 @@ class LawFunction:
         return self._equation is None and (not self._loss.inner or not (own or self.law.coupled))
 
     def curvature(self, z: np.ndarray, x: Inputs, multipliers: np.ndarray) -> np.ndarray:
-        """Second derivatives by the parameters, summed over rows and domains with `multipliers` (B, n, E): (B, P, P)."""
+        """Second derivatives (B, P, P) by the parameters, summed over rows and domains with `multipliers` (B, n, E)."""
         with np.errstate(all="ignore"):
             if self.cheap_curvature:
                 return Evaluation(self, z, x, ("params",)).summed_second(self._loss, multipliers)

@@ -6,8 +6,8 @@ Splits: 'size' fits all runs of 122M parameters and judges those of 310M; 'long'
 4B tokens and judges 310M from 10B tokens on; 'unseen' does so on a quarter of the mixtures, left out of the fit.
 
 Prints the mean relative error in percent by domain, the rank correlation of the mixtures' mean loss at the last
-checkpoint, and the CPU seconds of the fit. In the split 'size' one model size says nothing about how the loss falls with
-n_params: what the laws do about that (priors, or a starting value that nothing moves) is part of what is compared.
+checkpoint, and the CPU seconds of the fit. In the split 'size' one model size says nothing about how the loss falls
+with n_params: what the laws do about that (priors, or a starting value that nothing moves) is part of what is compared.
 'chinchilla per mixture' fits Chinchilla's law to each mixture's own training curve, as is done without a mixture law.
 """
 
