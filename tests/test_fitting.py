@@ -679,6 +679,6 @@ def test_a_law_that_is_nowhere_finite_says_so() -> None:
 
 
 def test_a_holdout_that_cannot_be_had_is_said():
-    fitted = fit(scale_runs(), law="chinchilla", holdout=0.999)
+    fitted = lawkit.fit(scale_runs(), law="chinchilla", holdout=0.999)
     assert fitted.holdout is None
     assert any("nothing was held out" in w or "nothing could be held out" in w for w in fitted.warnings)
