@@ -479,7 +479,7 @@ def test_repeats_get_new_seeds(fit: Fit) -> None:
 
 
 def test_generated_mixtures_stay_near_what_was_recorded(fit: Fit) -> None:
-    keep = (fit.runs.weights < 0.5).all(1)
+    keep = np.asarray((fit.runs.weights < 0.5).all(1))
     timid = replace(fit, runs=fit.runs.select(keep))
     assert timid.runs.weights.max() < 0.5
     most = (1 + timid.runs.weights.max(0)) / 2

@@ -249,7 +249,14 @@ def mixed_scales(noise: float = 0.0, n: int = 60, seed: int = 0) -> Runs:
     weights = rng.dirichlet(np.ones(2), n)
     losses = chinchilla(**{k[2]: v for k, v in zip(("n_n", "n_d"), sizes.values(), strict=True)})[:, None]
     losses = losses * (weights + 0.05) ** -0.1 * np.exp(noise * rng.normal(size=(n, 2)))
-    return Runs(sources=("a", "b"), domains=("a", "b"), weights=weights, losses=losses, **sizes)
+    return Runs(
+        sources=("a", "b"),
+        domains=("a", "b"),
+        weights=weights,
+        losses=losses,
+        n_params=sizes["n_params"],
+        n_tokens=sizes["n_tokens"],
+    )
 
 
 def test_a_prediction_is_held_at_the_highest_loss_seen_above_a_run() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,12 @@ def test_tokens_from_flops(tmp_path):
 
 def test_one_source_with_unique_tokens(tmp_path):
     path = write(tmp_path, "t.csv", "name,n,d,u,val_loss\na,1e8,4e9,1e9,3\nb,1e8,8e9,1e9,2.9\n")
-    options = {"params_column": "n", "tokens_column": "d", "losses": "c4=val_loss", "run_id_column": "name"}
+    options: dict[str, Any] = {
+        "params_column": "n",
+        "tokens_column": "d",
+        "losses": "c4=val_loss",
+        "run_id_column": "name",
+    }
     runs = import_runs(path, **options, source="c4", unique="u")
     assert runs.weights.tolist() == [[1.0], [1.0]]
     assert runs.unique.tolist() == [[1e9], [1e9]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from lawkit.errors import LawError
@@ -72,8 +72,8 @@ _PUBLIC = frozenset(
 
 
 @functools.cache
-def _third_party() -> dict[str, object]:
-    found = {}
+def _third_party() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
     for point in entry_points(group="lawkit.laws"):
         if point.name in {name for name, _, _ in BUILTIN} or point.name in found:
             raise LawError(
@@ -109,15 +109,15 @@ def get(name: str) -> Law:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise LawError(f"there is no law called {name!r}; {hint}`lawkit laws` lists all {len(names())}")
     try:
-        law = point.load()  # type: ignore[attr-defined]
+        law = point.load()
     except Exception as error:
         raise LawError(
             f"the entry point {point.value!r} of law {name!r} cannot be loaded: {error}"
-        ) from error  # type: ignore[attr-defined]
+        ) from error
     if not isinstance(law, Law):
         raise LawError(
             f"the entry point {point.value!r} loads a {type(law).__name__}, not an instance of lawkit.laws.Law"
-        )  # type: ignore[attr-defined]
+        )
     return law
 
 

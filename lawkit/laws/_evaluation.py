@@ -96,7 +96,7 @@ class Evaluation:
                     else np.take_along_axis(z[:, self._where[base]], self._own, 1)[:, None, :]
                 )
             elif base == "h":
-                self._outer[name] = h[:, [index]][None]
+                self._outer[name] = h[:, [int(index)]][None]
             else:
                 raise LawError(f"law {law.name!r} indexes parameter {base!r} by a number")
         size = law.n_parameters(self.n_sources)

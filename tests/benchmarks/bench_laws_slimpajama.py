@@ -51,7 +51,7 @@ def read(folder: Path, openhermes: bool) -> Runs:
         weights=weights / weights.sum(1, keepdims=True),
         losses=losses,
     )
-    return runs.select(~np.isnan(losses).all(1))
+    return runs.select(np.asarray(~np.isnan(losses).all(1)))
 
 
 def split(runs: Runs, name: str) -> tuple[Runs, Runs]:
@@ -106,6 +106,7 @@ def report(name: str, way: Callable[[], tuple[np.ndarray, tuple[str, ...]]], tes
     seconds = time.process_time() - start
     observed = test.with_domains(list(domains)).losses
     error = 100 * np.abs(predicted - observed) / observed
+    assert test.n_tokens is not None
     last = test.n_tokens >= test.n_tokens.max() / 1.02
     sound = last & ~np.isnan(predicted + observed).any(1)
     ranks = rank_correlation(predicted[sound].mean(1), observed[sound].mean(1))

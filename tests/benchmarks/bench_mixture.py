@@ -5,7 +5,9 @@ Run: OMP_NUM_THREADS=1 python tests/benchmarks/bench_mixture.py
 
 import importlib.util
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -21,7 +23,7 @@ _SPEC.loader.exec_module(mixtures)
 SCALE = mixtures.SCALE
 
 
-def timed(call, repeat=3):
+def timed(call: Callable[[], Any], repeat: int = 3) -> tuple[Any, float]:
     """Last result and the least processor time in seconds."""
     times, out = [], None
     for _ in range(repeat):
@@ -42,7 +44,8 @@ def growth():
     for law in ("transfer", "additive", "exponential-scale"):
         for K in (7, 30, 100, 300):
             fit = mixtures.random_fit(law, K, 8, 0)
-            for limits in ({}, {"bounds": {"s0": (0.1, 1), "s1": (0, 0.001)}}):
+            both: tuple[dict[str, Any], ...] = ({}, {"bounds": {"s0": (0.1, 1), "s1": (0, 0.001)}})
+            for limits in both:
                 result, seconds = timed(lambda a=(fit, limits): optimize_mixture(a[0], **SCALE, **a[1]))
                 report(law, K, len(limits.get("bounds", ())), result, seconds)
     result, seconds = timed(lambda: optimize_mixture(mixtures.published_fit(), n_params=1300, n_tokens=30))
