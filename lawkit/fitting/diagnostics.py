@@ -11,7 +11,7 @@ import sympy as sp
 
 from lawkit.fitting.estimate import Estimate
 from lawkit.fitting.posterior import posterior
-from lawkit.fitting.prepare import Prepared, distinct, rows_text
+from lawkit.fitting.prepare import Prepared, distinct, rows_text, some
 from lawkit.fitting.solver import LeastSquares, Target, minimise, tame
 from lawkit.io.checks import check_runs
 from lawkit.laws._law import D, Law, N
@@ -46,20 +46,20 @@ def diagnose(runs: Runs, e: Estimate, ready: Prepared, starts: int) -> tuple[dic
     if missed and starts > 1:
         # Few of the starts agreeing means that the best of them may not be the best there is.
         warnings.append(
-            f"under half of {starts} starts reached the best objective for {_some(missed)}: the optimum may be local"
+            f"under half of {starts} starts reached the best objective for {some(missed)}: the optimum may be local"
         )
     edges = [
         f"{p} ({n})" for n, z in zip(names, e.z, strict=True) for p in _at_edge(law, z, len(runs.sources))
     ]
     if edges:
-        warnings.append(f"at the edge of their range: {_some(edges)}; the runs do not determine them")
+        warnings.append(f"at the edge of their range: {some(edges)}; the runs do not determine them")
     condition = [_condition(runs, e, g) for g in range(len(e.z))]
     loose = [(n, c) for n, c in zip(names, condition, strict=True) if c > 1e10]
     if loose:
         worst = max(c for _, c in loose)
         flat = "not curved at all" if np.isinf(worst) else f"condition number {worst:.0e}"
         warnings.append(
-            f"the runs leave some direction of the parameters of {_some([n for n, _ in loose])} undetermined ({flat})"
+            f"the runs leave some direction of the parameters of {some([n for n, _ in loose])} undetermined ({flat})"
         )
     influential = (
         {} if law.coupled or ready.problem.target.prior_root is not None else _influence(runs, e, ready)
@@ -76,10 +76,6 @@ def diagnose(runs: Runs, e: Estimate, ready: Prepared, starts: int) -> tuple[dic
         "condition_number": [c if np.isfinite(c) else None for c in condition],
         "influential": {d: [asdict(m) for m in v] for d, v in influential.items()},
     }, warnings
-
-
-def _some(items: list[str], most: int = 4) -> str:
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def _at_edge(law: Law, z: np.ndarray, n_sources: int) -> list[str]:

@@ -195,7 +195,7 @@ def _check_size(
 ) -> list[str]:
     counts = (~masked).sum(0)
     if empty := [d for d, c in zip(domains, counts, strict=True) if c == 0]:
-        which = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
+        which = some(empty, 5)
         raise FitError(
             f"no loss to fit of {'domains' if empty[1:] else 'domain'} {which}: leave "
             f"{'them' if empty[1:] else 'it'} out with --domain, or add runs that have {'them' if empty[1:] else 'it'}"
@@ -232,12 +232,12 @@ def total_unique(weights: np.ndarray, unique: np.ndarray | None) -> np.ndarray |
 
 def rows_text(rows: np.ndarray | list[int], most: int = 5) -> str:
     """'row 3', or 'rows 3, 7 and 2 more', for messages."""
-    named = ", ".join(str(r) for r in rows[:most])
-    return (
-        ("rows " if len(rows) > 1 else "row ")
-        + named
-        + (f" and {len(rows) - most} more" if len(rows) > most else "")
-    )
+    return ("rows " if len(rows) > 1 else "row ") + some([str(r) for r in rows], most)
+
+
+def some(items: list[str], most: int = 4) -> str:
+    """At most `most` of the items, then how many more, for messages."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def distinct(values: np.ndarray) -> int:

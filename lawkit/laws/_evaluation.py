@@ -128,7 +128,7 @@ class Evaluation:
         for symbol, value in zip(node.sum_symbols, self._sums[id(node)], strict=True):
             self._outer[symbol.name] = value
 
-    def value(self, node: Node, implicit: bool = True) -> np.ndarray:
+    def value(self, node: Node) -> np.ndarray:
         self._sum_values(node)
         return node.outer.value(self._outer)
 

@@ -89,11 +89,11 @@ class LawFunction:
 
     # ---- the implicit quantity --------------------------------------------------------------------------
 
-    def _solve(self, state: Evaluation) -> np.ndarray:
-        """Root of the defining equation per (B, n): Newton, safeguarded by bisection."""
+    def _solve(self, state: Evaluation) -> None:
+        """Sets the root of the defining equation per (B, n): Newton, safeguarded by bisection."""
         assert self._equation is not None
         shape = (*state.shape[:2], 1)
-        low, high = (np.array(np.broadcast_to(state.value(b, implicit=False), shape)) for b in self._bracket)
+        low, high = (np.array(np.broadcast_to(state.value(b), shape)) for b in self._bracket)
         # From the lower end: there Newton never oversteps where the equation is convex and falling.
         at = low
         state.set_implicit(at)
@@ -111,7 +111,6 @@ class LawFunction:
             value, slope = state.equation_slope(self._equation)
             above = (value > 0) != falling
             high, low = np.where(above, at, high), np.where(above, low, at)
-        return at
 
 
 def _eliminate(second: np.ndarray, slope: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import lawkit
+from lawkit.fitting.scoring import spearman
 from lawkit.runs import Runs
 from lawkit.studies.kang2025 import curves
 from lawkit.studies.kang2025.curves import BILLION, DOMAIN, SOURCES
@@ -210,7 +211,7 @@ def mixture_law(fits: Mapping[str, FittedCurve]) -> dict[str, Any]:
         "train_mre": fit.train["mre"],
         "holdout": fit.holdout,
         "unseen_ratio_mre": _unseen_ratio(1 / 3),
-        "spearman_with_curves": _spearman(by_law, by_curve),
+        "spearman_with_curves": spearman(by_law, by_curve),
         "target": at,
         "best_of_ten": {
             "mixture": list(fits)[int(by_law.argmin())],
@@ -243,12 +244,6 @@ def _unseen_ratio(ratio: float) -> float:
     held = runs.select(np.abs(1 - runs.weights[:, 0] - ratio) < 0.01)
     predicted = fit.losses(held.n_params, held.n_tokens, held.weights)
     return float(np.mean(np.abs(predicted / held.losses - 1)))
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    from scipy.stats import spearmanr
-
-    return float(np.asarray(spearmanr(a, b))[0])
 
 
 def _joined(one: Runs, other: Runs) -> Runs:
