@@ -13,10 +13,10 @@ from lawkit.io._findings import Finding, by_key, column
 if TYPE_CHECKING:
     from lawkit.runs import Runs
 
-__all__ = ["checkpoints", "last_checkpoints", "repeats"]
+__all__ = ["checkpoints", "last_checkpoints", "repeats", "settings"]
 
 
-def _settings(runs: Runs, *, tokens: bool, seed: bool) -> list[Hashable]:
+def settings(runs: Runs, *, tokens: bool, seed: bool) -> list[Hashable]:
     """Describe what was trained, one hashable a row: sizes, mixture and, on request, tokens and seed."""
     n = len(runs)
     columns = [column(runs.n_params, n), [tuple(row) for row in runs.weights.tolist()]]
@@ -31,15 +31,15 @@ def _settings(runs: Runs, *, tokens: bool, seed: bool) -> list[Hashable]:
 
 def repeats(runs: Runs) -> Iterator[Finding]:
     """Find duplicate rows, settings trained several times, copied losses and clashing run ids."""
-    settings = _settings(runs, tokens=True, seed=True)
+    each = settings(runs, tokens=True, seed=True)
     ids = column(runs.run_id, len(runs))
     losses = [tuple(-1.0 if x != x else x for x in row) for row in runs.losses.tolist()]
-    same = [rows for rows in by_key(zip(settings, ids, losses, strict=True)).values() if len(rows) > 1]
+    same = [rows for rows in by_key(zip(each, ids, losses, strict=True)).values() if len(rows) > 1]
     if same and runs.domains:
         extra = sorted(i for rows in same for i in rows[1:])
         message = f"{describe_rows(runs.rows[extra])} repeat an earlier row exactly and would count double. "
         yield Finding("warning", "duplicates", message + "Remove them.", tuple(runs.rows[extra].tolist()))
-    repeated = [rows for rows in by_key(_settings(runs, tokens=True, seed=False)).values() if len(rows) > 1]
+    repeated = [rows for rows in by_key(settings(runs, tokens=True, seed=False)).values() if len(rows) > 1]
     repeated = [rows for rows in repeated if len({losses[i] for i in rows}) > 1]
     if repeated:
         count = sum(len(rows) for rows in repeated)
@@ -48,7 +48,7 @@ def repeats(runs: Runs) -> Iterator[Finding]:
         )
         yield Finding("note", "repeats", message, tuple(int(runs.rows[i]) for rows in repeated for i in rows))
     if len(runs.domains) > 1:
-        groups = [g for g in by_key(losses).values() if len(g) > 1 and len({settings[i] for i in g}) > 1]
+        groups = [g for g in by_key(losses).values() if len(g) > 1 and len({each[i] for i in g}) > 1]
         copied = [g for g in groups if (~np.isnan(runs.losses[g[0]])).sum() > 1]
         if copied:
             rows = tuple(int(runs.rows[i]) for g in copied for i in g)
@@ -59,7 +59,7 @@ def repeats(runs: Runs) -> Iterator[Finding]:
             yield Finding("warning", "copied-losses", message, rows)
     if runs.run_id is not None:
         clash: list[int] = []
-        stands = _settings(runs, tokens=False, seed=True)
+        stands = settings(runs, tokens=False, seed=True)
         for name, rows in by_key(ids).items():
             if name and len({stands[i] for i in rows}) > 1:
                 clash += rows
@@ -89,7 +89,7 @@ def checkpoints(runs: Runs) -> Iterator[Finding]:
     # runs apart; with three or more counts of one mixture, size and seed it hardly is.
     if not named and not runs.sources:
         return
-    keys = column(runs.run_id, len(runs)) if named else _settings(runs, tokens=False, seed=True)
+    keys = column(runs.run_id, len(runs)) if named else settings(runs, tokens=False, seed=True)
     tokens = runs.n_tokens.tolist()
     fewest = 2 if named else 3
     groups = [
@@ -118,7 +118,7 @@ def last_checkpoints(runs: Runs) -> np.ndarray:
     final = np.ones(len(runs), dtype=bool)
     if runs.n_tokens is not None:
         named = runs.run_id is not None and any(runs.run_id)
-        keys = column(runs.run_id, len(runs)) if named else _settings(runs, tokens=False, seed=True)
+        keys = column(runs.run_id, len(runs)) if named else settings(runs, tokens=False, seed=True)
         for name, rows in by_key(keys).items():
             if name:
                 final[rows] = runs.n_tokens[rows] == runs.n_tokens[rows].max()
