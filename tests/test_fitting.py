@@ -226,19 +226,6 @@ def test_bands_cover_what_they_say_inside_the_data() -> None:
     assert 0.7 < np.mean(inside) < 0.9
 
 
-def test_bands_widen_with_distance_to_the_held_out_errors() -> None:
-    fit = lawkit.fit(scale_runs(noise=0.01), law="chinchilla")
-    assert fit.holdout_spread is not None
-    widths = []
-    for factor in (1, 3, 30, 1000):
-        band = fit.predict(3e9 * factor, 1e11, interval=0.9)
-        assert band.upper is not None
-        widths.append(np.log(band.upper / band.mean).item())
-    assert widths == sorted(widths)
-    assert widths[1] >= fit.holdout_spread[0]
-    assert "held-out" in str(band.kind)
-
-
 def mixed_scales(noise: float = 0.0, n: int = 60, seed: int = 0) -> Runs:
     """Two sources, each a domain, at several scales; the loss is a power of the own weight."""
     rng = np.random.default_rng(seed)
@@ -303,42 +290,6 @@ def test_training_errors_are_those_of_predict() -> None:
     assert found.capped > 0
     assert found.mean.max() == 3.0
     assert fit.train["mre"] == np.mean(np.abs(found.mean - runs.losses) / runs.losses)
-
-
-def test_held_out_compute_widens_bands() -> None:
-    """Where the top fifth of compute is held out no size alone lies beyond the runs kept, and compute does."""
-    rng = np.random.default_rng(3)
-    n, d = (
-        np.exp(rng.uniform(np.log(5e7), np.log(3e9), 60)),
-        np.exp(rng.uniform(np.log(1e9), np.log(1e11), 60)),
-    )
-    n[:2], d[:2] = (3e9, 5e7), (1e9, 1e11)  # each size is at its largest in a run of little compute
-    loss = chinchilla(n, d) * np.exp(0.01 * rng.normal(size=60))
-    runs = replace(
-        scale_runs(),
-        n_params=n,
-        n_tokens=d,
-        losses=loss[:, None],
-        weights=np.zeros((60, 0)),
-        rows=np.arange(60),
-    )
-    fit = lawkit.fit(runs, law="chinchilla")
-    compute = n * d
-    held = compute > np.quantile(compute, 0.8)
-    expected = np.median(np.log(compute[held] / compute[~held].max()))
-    assert fit.holdout_reach == pytest.approx(expected)
-    assert fit.holdout_spread is not None
-    corner = fit.predict(3e9, 1e11, interval=0.9)  # neither size is beyond the runs, their product is
-    asked = np.log(3e20 / compute.max())
-    assert asked > 0.02
-    assert np.log(corner.upper / corner.mean).item() >= fit.holdout_spread[0] * max(  # type: ignore[operator]
-        1, asked / fit.holdout_reach
-    ) * (1 - 1e-12)
-    wide = fit.predict(3e11, 1e13, interval=0.9)
-    factor = (asked + np.log(1e4)) / fit.holdout_reach
-    assert np.log(wide.upper / wide.mean).item() == pytest.approx(fit.holdout_spread[0] * factor)  # type: ignore[operator]
-    random = lawkit.fit(runs, law="chinchilla", holdout=0.2)
-    assert "not widened" in str(random.predict(3e11, 1e13, interval=0.9).kind)
 
 
 def test_noise_falls_with_the_weight_of_a_run() -> None:

@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lawkit
-from lawkit.runs import Runs
-
-
-def scale_only(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> Runs:
-    return Runs(
-        sources=(),
-        domains=("loss",),
-        n_params=n,
-        n_tokens=d,
-        weights=np.zeros((len(n), 0)),
-        losses=loss[:, None],
-    )
-
-
-def chinchilla(datasets: Path, drop: int) -> Runs:
-    with (datasets / "chinchilla_epoch" / "svg_extracted_data.csv").open() as file:
-        rows = [
-            (float(r["Model Size"]), float(r["Training FLOP"]), float(r["loss"]))
-            for r in csv.DictReader(file)
-        ]
-    rows.sort(key=lambda row: row[2])
-    n, flops, loss = np.array(rows[: len(rows) - drop]).T
-    return scale_only(n, flops / (6 * n), loss)
-
-
-def gemstones(datasets: Path, which: str) -> Runs:
-    lines = (datasets / "gemstones" / f"wandb_df_for_fitting_{which}.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return scale_only(
-        *(np.array([r[c] for r in rows], float) for c in ("params_active_precise", "tokens", "final_loss"))
-    )
+from published import chinchilla, gemstones
 
 
 def test_chinchilla_without_the_five_highest_losses(datasets: Path) -> None:

@@ -19,6 +19,8 @@ from lawkit.runs import Runs
 
 #: Starts whose cost is within this of the best, relatively, count as having reached it.
 SAME_OPTIMUM = 1e-6
+#: Laws of up to this many parameters are searched from a few of the usual starts beside a warm one.
+_CHEAP, _BESIDE = 12, 4
 #: So do those whose relative residuals are about this small: tables give losses to fewer digits than that.
 EXACT = 1e-6
 
@@ -50,6 +52,8 @@ class Estimate:
         (G, P, P), for diagnostics: not the Hessian but the matrix J'WJ (plus the prior precision) that bounds half of
         it, J being the slopes of the residuals, and W the weights by which Huber's function is majorised
         (a residual beyond the threshold counts as threshold/residual); the laws' own curvature is left out.
+    min_weight
+        Cells whose own source has less than this weight were left out.
     """
 
     law: Law
@@ -65,6 +69,7 @@ class Estimate:
     cost: np.ndarray
     starts_at_optimum: np.ndarray
     hessian: np.ndarray
+    min_weight: float = 0.0
 
     @property
     def groups(self) -> np.ndarray:
@@ -104,6 +109,15 @@ class Estimate:
         value = self.law.function.value(self.z, x)
         return value[0] if self.law.coupled else value[:, :, 0].T
 
+    def losses_at(self, z: np.ndarray, x: Inputs) -> np.ndarray:
+        """Predicted losses (S, n, E) for parameters z (S, G, P), say draws of a posterior."""
+        function, flat = self.law.function, z.reshape(-1, z.shape[-1])
+        each = x.take(np.tile(np.arange(z.shape[1]), len(z)))
+        value = function.value(flat, each)  # (S x G, n, E / G)
+        return np.moveaxis(value.reshape(len(z), z.shape[1], len(x.weights), -1), 1, 2).reshape(
+            len(z), len(x.weights), -1
+        )
+
     def parameter_jacobian(self, x: Inputs) -> np.ndarray:
         """Derivatives (n, E, P) of each loss by the parameters of its own group."""
         _, slope = self.law.function.jacobian(self.z, x)
@@ -121,8 +135,17 @@ def estimate(
     min_weight: float = 0.0,
     seed: int = 0,
     starts: int | None = None,
+    warm: np.ndarray | None = None,
 ) -> tuple[Estimate, Prepared]:
     """Fits `law` to `runs`; also returns what was fitted.
+
+    Parameters
+    ----------
+    runs, law, objective, min_weight, seed, starts
+        As for `lawkit.fit`.
+    warm
+        (G, P) parameters of a fit to similar runs. The search starts there, and from a few of the usual starts as
+        well where these cost little.
 
     Raises
     ------
@@ -135,11 +158,21 @@ def estimate(
             ready,
             law,
             objective,
-            [estimate(runs, m, objective, min_weight, seed, starts)[0] for m in law.members],
+            [
+                estimate(runs, m, objective, min_weight, seed, starts, part)[0]
+                for m, part in zip(law.members, _parts(law, warm, len(runs.sources)), strict=True)
+            ],
         )
     problem, domains, size = ready.problem, ready.domains, ready.size
     count = law.starts if starts is None else starts
-    first = starting_points(problem, law, ready.context, count, seed)
+    if warm is None:
+        first = starting_points(problem, law, ready.context, count, seed)
+    elif size <= _CHEAP:
+        others = starting_points(problem, law, ready.context, min(count, _BESIDE), seed)
+        first = np.concatenate([warm[:, None], others], 1)
+    else:
+        first = warm[:, None]
+    count = first.shape[1]
     each = np.arange(len(first))
     z, cost = minimise(problem, first.reshape(-1, size), np.repeat(each, count))
     z, cost = z.reshape(-1, count, size), cost.reshape(-1, count)
@@ -157,7 +190,7 @@ def estimate(
     return Estimate(
         law=law, objective=objective, domains=domains, own=ready.own, recorded=ready.recorded,
         n_ref=ready.n_ref, d_ref=ready.d_ref, z=z, covariance=covariance, noise=noise, cost=low,
-        starts_at_optimum=agree, hessian=hessian,
+        starts_at_optimum=agree, hessian=hessian, min_weight=min_weight,
     ), ready  # fmt: skip
 
 
@@ -189,7 +222,16 @@ def _average(
         n_ref=ready.n_ref, d_ref=ready.d_ref, z=z, covariance=covariance, noise=noise,
         cost=ready.problem.cost(z, np.arange(len(z))),
         starts_at_optimum=np.min([m.starts_at_optimum for m in members], 0), hessian=side_by_side("hessian"),
+        min_weight=members[0].min_weight,
     ), ready  # fmt: skip
+
+
+def _parts(law: Average, z: np.ndarray | None, n_sources: int) -> list[np.ndarray | None]:
+    """Each member's part of z (G, P), or None for each."""
+    if z is None:
+        return [None] * len(law.members)
+    ends = np.cumsum([m.n_parameters(n_sources) for m in law.members])
+    return list(np.split(z, ends[:-1], axis=1))
 
 
 def _standard_slopes(problem: LeastSquares, e: Estimate) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Sizes that differ by less than this, in logs, are one size.
 SAME_SIZE = 0.02
+#: More draws than this do not move a quantile.
+_MOST_DRAWS = 1000
+_CALLED = {"laplace": "Laplace posterior", "nuts": "NUTS posterior", "bootstrap": "bootstrap"}
 #: Weights that sum to 1 within this are normalised.
 SUM_WITHIN = 1e-3
 
@@ -53,34 +57,98 @@ def predict(fit: Fit, x: Inputs, interval: float | None) -> Prediction:
     """See `Fit.predict`."""
     if interval is not None and not 0 < interval < 1:
         raise FitError(f"interval must lie between 0 and 1, got {interval!r}")
-    e = fit.estimate
-    law_says = e.losses(x)
+    law_says = fit.estimate.losses(x)
     mean = hold(fit, x, law_says)
     capped = int((mean < law_says).sum())
     if interval is None:
         return Prediction(mean=mean, capped=capped)
-    from scipy.stats import norm
-
-    with np.errstate(all="ignore"):
-        slope = tame(e.parameter_jacobian(x) / law_says[:, :, None])  # (n, E, P)
-    variance = np.stack(
-        [((slope[:, i] @ e.covariance_of(i)) * slope[:, i]).sum(1) for i in range(len(e.domains))], 1
-    )
-    half = norm.ppf(0.5 + interval / 2) * np.sqrt(np.maximum(variance, 0.0) + fit.noise_at(x.n_tokens) ** 2)
-    kind = "Gauss-Newton posterior predictive"
-    further = beyond(fit, x)
-    if fit.holdout_spread is not None and fit.holdout_reach > 0:
-        # The held-out quantile is of the 90% kind; other levels scale it as a normal would.
-        level = norm.ppf(0.5 + interval / 2) / norm.ppf(0.95)
-        spread = fit.holdout_spread * level * np.maximum(1.0, further[:, None] / fit.holdout_reach)
-        half = np.where(further[:, None] > SAME_SIZE, np.maximum(half, spread), half)
-        kind += ", widened to the held-out errors beyond the fitted scales"
-    elif (further > SAME_SIZE).any():
-        kind += ", not widened beyond the fitted scales as no larger scale was held out"
-    half = np.minimum(half, 500.0)  # e^500: anything goes
+    if fit.draws is None:
+        kind = "Gauss-Newton posterior predictive"
+        below = above = plain_half_width(fit, x, law_says, interval)
+    else:
+        kind = f"{_CALLED[fit.draws.kind]} predictive"
+        below, above = _of_draws(fit, x, law_says, interval)
+    widened, how = _widened(fit, x, interval)
+    below, above = (np.minimum(widened(half), 500.0) for half in (below, above))  # e^500: anything goes
     return Prediction(
-        mean=mean, lower=mean * np.exp(-half), upper=mean * np.exp(half), level=interval, kind=kind, capped=capped
+        mean=mean, lower=mean * np.exp(-below), upper=mean * np.exp(above), level=interval, kind=kind + how,
+        capped=capped,
     )  # fmt: skip
+
+
+def plain_half_width(fit: Fit, x: Inputs, said: np.ndarray, level: float) -> np.ndarray:
+    """(n, E) half widths of the Gauss-Newton posterior predictive on log loss; `said` are the law's losses (n, E)."""
+    from scipy.special import ndtri
+
+    return ndtri(0.5 + level / 2) * np.hypot(parameter_sd(fit, x, said), fit.noise_at(x.n_tokens))
+
+
+def parameter_sd(fit: Fit, x: Inputs, said: np.ndarray) -> np.ndarray:
+    """(n, E) standard deviation of the law's log loss by the covariance of its parameters alone."""
+    e = fit.estimate
+    with np.errstate(all="ignore"):
+        slope = tame(e.parameter_jacobian(x) / said[:, :, None])  # (n, E, P)
+    variance = [((slope[:, i] @ e.covariance_of(i)) * slope[:, i]).sum(1) for i in range(len(e.domains))]
+    return np.sqrt(np.maximum(np.stack(variance, 1), 0.0))
+
+
+def _of_draws(fit: Fit, x: Inputs, said: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """(n, E) each: how far the predictive quantiles of the draws lie below and above the law's log loss."""
+    draws, rng = fit.draws, np.random.default_rng(0)
+    assert draws is not None
+    S = min(len(draws), _MOST_DRAWS)
+    which = np.linspace(0, len(draws) - 1, S).astype(int)
+    shift = np.einsum(
+        "sec,nc->sne", draws.eta[which], draws.noise_model.columns(x.n_params, x.weights)
+    ) if draws.eta.shape[2] else np.zeros((1, 1, 1))  # fmt: skip
+    # Student-t as a normal over the root of a scaled chi-square; the noise of a run is one for all points.
+    nu = draws.nu[which][:, None]
+    heavy = np.isfinite(nu)
+    shrunk = np.where(heavy, rng.chisquare(np.where(heavy, nu, 1.0)) / np.where(heavy, nu, 1.0), 1.0)
+    unit = rng.standard_normal((S, 1, said.shape[1])) / np.sqrt(shrunk)
+    scale = fit.noise_at(x.n_tokens) / fit.noise
+    tails = [0.5 - level / 2, 0.5 + level / 2]
+    low, high = np.empty_like(said), np.empty_like(said)
+    step = max(1, int(2e7 / (S * said.shape[1] * max(1, len(fit.sources)))))
+    for at in range(0, len(said), step):
+        part = slice(at, at + step)
+        with np.errstate(all="ignore"):
+            log = np.log(fit.estimate.losses_at(draws.z[which], x.rows(part)) / said[part])
+        moved = shift if shift.shape[1] == 1 else shift[:, part]
+        log = np.where(np.isfinite(log), log, 0.0) + unit * draws.noise[which][:, None] * scale[
+            part
+        ] * np.exp(moved)
+        low[part], high[part] = np.quantile(log, tails, axis=0)
+    return np.maximum(-low, 0.0), np.maximum(high, 0.0)
+
+
+def _widened(fit: Fit, x: Inputs, level: float) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """What `lawkit.fitting.bands` makes of half widths (n, E) at these points, and words for it."""
+    from scipy.special import ndtri
+
+    from lawkit.fitting.bands import ELASTICITY, LEVEL, distances
+
+    distance, guess = distances(fit, x)
+    outside, unseen = distance > SAME_SIZE, guess > SAME_SIZE
+    if not (outside.any() or unseen.any()):
+        return lambda half: half, ""
+    rolling, how = fit.rolling, ""
+    scaled = ndtri(0.5 + level / 2) / ndtri(0.5 + LEVEL / 2)
+    least, factor = np.zeros((len(distance), 1)), np.ones((len(distance), 1))
+    if outside.any() and rolling is not None:
+        least = np.where(outside[:, None], rolling.half_width(distance + guess) * scaled, 0.0)
+        factor = np.where(outside[:, None], rolling.factor, 1.0)
+        how += ", widened to the errors of earlier forecasts (rolling origin) beyond the fitted scales"
+    elif outside.any():
+        how += ", not widened beyond the fitted scales as the runs are too few for an earlier forecast"
+    if unseen.any():
+        how += (
+            ", and by a guess for a size that never varied"
+            if how
+            else ", widened by a guess for a size that never varied"
+        )
+    by_guess = (ELASTICITY * scaled * np.where(unseen, guess, 0.0))[:, None]
+    return lambda half: np.hypot(factor * np.maximum(half, least), by_guess), how
 
 
 def hold(fit: Fit, x: Inputs, losses: np.ndarray) -> np.ndarray:
@@ -105,21 +173,6 @@ def _above_a_run(fit: Fit, x: Inputs, among: np.ndarray) -> np.ndarray:
     order = np.argsort(n_run)
     fewest = np.minimum.accumulate(np.r_[np.inf, d_run[order]])  # tokens among the k smallest models
     return fewest[np.searchsorted(n_run[order], n_asked, "right")] <= d_asked
-
-
-def beyond(fit: Fit, x: Inputs) -> np.ndarray:
-    """(n,) how far points lie beyond the fitted runs, in log compute; 0 for points within.
-
-    The larger of two excesses: of n_params x n_tokens over the most of any one run, and, summed, of
-    each size over its own largest. The first sees the corner that no run of an anti-diagonal of sizes reaches,
-    the second a model larger than all that saw few tokens.
-    """
-    each, compute, most = np.zeros(len(x.weights)), np.zeros(len(x.weights)), np.zeros(len(fit.runs))
-    for asked, fitted in ((x.n_params, fit.runs.n_params), (x.n_tokens, fit.runs.n_tokens)):
-        if fitted is not None:
-            each += np.maximum(np.log(asked / fitted.max()), 0.0)
-            compute, most = compute + np.log(asked), most + np.log(fitted)
-    return np.maximum(each, compute - most.max())
 
 
 def points(fit: Fit, n_params: Any, n_tokens: Any, weights: Any, unique: Any) -> tuple[Any, Any, Any, Any]:

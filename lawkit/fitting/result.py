@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from lawkit.fitting.bands import Rolling
+from lawkit.fitting.draws import Draws
 from lawkit.fitting.estimate import Estimate
 from lawkit.fitting.holdout import errors
 from lawkit.fitting.prediction import Prediction, points, predict
@@ -33,9 +35,8 @@ class Fit:
         The same for runs held out of a separate fit, with `what` was held out and the number `n_runs`; or None.
     domain_holdout
         By domain, mre, mae, rmse of the held-out runs.
-    holdout_spread
-        (E,) 90% quantile of the absolute log residuals held out; None without hold-out. `holdout_reach` is how far,
-        in log compute and as a median, these runs lay beyond the others; 0 if they were drawn at random.
+    draws
+        Of the posterior or the bootstrap, where one was asked for.
     warnings
         What a reader should know before trusting it.
     """
@@ -46,8 +47,7 @@ class Fit:
     domain_train: dict[str, dict[str, float | None]]
     holdout: dict[str, Any] | None = None
     domain_holdout: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    holdout_spread: np.ndarray | None = None
-    holdout_reach: float = 0.0
+    draws: Draws | None = None
     diagnostics: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -83,6 +83,21 @@ class Fit:
         """(G, P, P) their Gauss-Newton posterior covariance."""
         return self.estimate.covariance
 
+    def draw(self, count: int, seed: int = 0) -> np.ndarray:
+        """(count, G, P) draws of the parameters on the unconstrained scale.
+
+        Those of `draws` in an order that the seed decides (each once before any twice), or of the normal with
+        `covariance` around `z` where the fit has none.
+        """
+        rng = np.random.default_rng(seed)
+        if self.draws is not None:
+            rounds = -(-count // len(self.draws))
+            order = np.concatenate([rng.permutation(len(self.draws)) for _ in range(rounds)])
+            return self.draws.z[order[:count]]
+        values, vectors = np.linalg.eigh(self.covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+        return self.z + np.einsum("gpq,sgq->sgp", root, rng.standard_normal((count, *self.z.shape)))
+
     @property
     def noise(self) -> np.ndarray:
         """(E,) standard deviation of the log residuals of a run of weight 1; see `noise_at`."""
@@ -101,6 +116,20 @@ class Fit:
         mean = np.where(seen, fitted[:, None] ** power, 0.0).sum(0) / seen.sum(0)
         weight = np.minimum(n_tokens, fitted.max())[:, None] ** power / mean
         return self.noise / np.sqrt(weight)
+
+    @cached_property
+    def rolling(self) -> Rolling | None:
+        """What earlier forecasts of this law on these runs say of the next; made when first asked for, and saved."""
+        from lawkit.fitting.bands import rolling_origin
+
+        return rolling_origin(self)
+
+    @cached_property
+    def echo(self) -> np.ndarray:
+        """(G, P) parameters of a fit to the losses that this one predicts for its runs; see `lawkit.fitting.echo`."""
+        from lawkit.fitting.echo import echo
+
+        return echo(self)
 
     @property
     def observed(self) -> np.ndarray:
@@ -177,12 +206,9 @@ class Fit:
         loss observed in a domain if some fitted run with a loss there has at most the point's n_params and
         at most its n_tokens (within 2%). `capped` counts such cells.
 
-        The band is the Gauss-Newton posterior predictive on log loss, with the noise of `noise_at`. The distance of
-        a point beyond the fitted runs is the larger of two: log(n_params x n_tokens) over the largest of any run, and
-        the sum of what log n_params and log n_tokens have over their own largest. Where it is above 0.02, the half
-        width is at least `holdout_spread` (scaled from 90% to `interval` as a normal's) times max(1, distance /
-        `holdout_reach`). Points at smaller scales than the runs are not widened, nor any without runs held
-        out at a larger scale; `kind` says which.
+        The band is the posterior predictive on log loss, of `draws` where the fit has some, else of the Gauss-Newton
+        normal with the noise of `noise_at`. Outside the scales of the fitted runs it is widened to what
+        `lawkit.fitting.bands` learns from earlier forecasts of this law on these runs; `kind` says what was done.
         """
         x = self.estimate.inputs(*points(self, n_params, n_tokens, weights, unique))
         unseen = [
@@ -225,6 +251,15 @@ class Fit:
                 for i, d in enumerate(e.domains)
             },
             "diagnostics": self.diagnostics,
+            "draws": None
+            if self.draws is None
+            else {
+                "kind": self.draws.kind,
+                "count": len(self.draws),
+                "noise": self.draws.noise_model.kind,
+                "diagnostics": self.draws.diagnostics,
+                "warnings": list(self.draws.warnings),
+            },
             "warnings": list(self.warnings),
         }
 

@@ -22,6 +22,8 @@ import numpy as np
 
 from lawkit import laws
 from lawkit.errors import FitError, LawError, LawkitError
+from lawkit.fitting.bands import Rolling
+from lawkit.fitting.draws import Draws, NoiseModel
 from lawkit.fitting.estimate import Estimate
 from lawkit.fitting.locking import exclusive
 from lawkit.fitting.prepare import recorded_sizes
@@ -31,7 +33,7 @@ from lawkit.laws._law import Law, Objective
 from lawkit.runs import Runs
 
 #: Raised when a fit folder of an older lawkit can no longer be read.
-FORMAT = 1
+FORMAT = 2
 _HEAD = "fit.json"
 _LOCK = ".fit.lock"
 _RUNS = (
@@ -46,6 +48,10 @@ _RUNS = (
     "is_final",
     "rows",
 )
+_DRAWS = ("z", "noise", "nu", "eta")
+_ROLLING = ("reach", "factor", "origins", "errors", "judged", "narrow")
+_ROLLING_ARRAYS = ("lines", "pooled", "mean_error")
+_NOISE_MODEL = ("used", "mean", "sd")
 _ESTIMATE = ("z", "covariance", "noise", "cost", "starts_at_optimum", "hessian", "own")
 
 
@@ -135,7 +141,8 @@ def _head(fit: Fit, arrays: str) -> dict[str, Any]:
         "n_ref": e.n_ref,
         "d_ref": e.d_ref,
         "objective": {f.name: getattr(e.objective, f.name) for f in fields(Objective)},
-        "holdout_reach": fit.holdout_reach,
+        "min_weight": e.min_weight,
+        "rolling": _rolling_head(fit),
         "runs": {
             "domains": list(runs.domains),
             "run_id": None if runs.run_id is None else [str(v) for v in runs.run_id],
@@ -147,8 +154,11 @@ def _head(fit: Fit, arrays: str) -> dict[str, Any]:
 def _arrays(fit: Fit) -> bytes:
     arrays = {f"runs_{k}": v for k in _RUNS if (v := getattr(fit.runs, k)) is not None}
     arrays |= {name: getattr(fit.estimate, name) for name in _ESTIMATE}
-    if fit.holdout_spread is not None:
-        arrays["holdout_spread"] = fit.holdout_spread
+    if (rolling := fit.__dict__.get("rolling")) is not None:
+        arrays |= {f"rolling_{name}": getattr(rolling, name) for name in _ROLLING_ARRAYS}
+    if fit.draws is not None:
+        arrays |= {f"draws_{name}": getattr(fit.draws, name) for name in _DRAWS}
+        arrays |= {f"noise_model_{name}": getattr(fit.draws.noise_model, name) for name in _NOISE_MODEL}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
@@ -182,6 +192,7 @@ def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) ->
         recorded=recorded_sizes(runs),
         n_ref=head["n_ref"],
         d_ref=head["d_ref"],
+        min_weight=head["min_weight"],
         **{name: arrays[name] for name in _ESTIMATE},
     )
     size = law.n_parameters(len(runs.sources))
@@ -196,13 +207,35 @@ def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) ->
         domain_train={d: v["train"] for d, v in head["domains"].items()},
         holdout=head["holdout"],
         domain_holdout={d: v["holdout"] for d, v in head["domains"].items() if v["holdout"] is not None},
-        holdout_spread=arrays.get("holdout_spread"),
-        holdout_reach=head["holdout_reach"],
+        draws=_draws(head, arrays),
         diagnostics=head["diagnostics"],
         warnings=tuple(head["warnings"]),
     )
     _compare(fit, head, path)
+    if head["rolling"] is not None:  # what was made is kept; what was not is made when asked for
+        made = head["rolling"]
+        parts = {name: arrays.get(f"rolling_{name}") for name in _ROLLING_ARRAYS}
+        found = None if made == {} else Rolling(**parts, **made)  # type: ignore[arg-type]
+        fit.__dict__["rolling"] = found
     return fit
+
+
+def _rolling_head(fit: Fit) -> dict[str, Any] | None:
+    """None where nobody has asked for the earlier forecasts, empty where none can be made."""
+    if "rolling" not in fit.__dict__:
+        return None
+    return {} if fit.rolling is None else {k: getattr(fit.rolling, k) for k in _ROLLING}
+
+
+def _draws(head: dict[str, Any], arrays: dict[str, np.ndarray]) -> Draws | None:
+    made = head["draws"]
+    if made is None:
+        return None
+    noise = NoiseModel(kind=made["noise"], **{name: arrays[f"noise_model_{name}"] for name in _NOISE_MODEL})
+    return Draws(
+        kind=made["kind"], noise_model=noise, diagnostics=made["diagnostics"], warnings=tuple(made["warnings"]),
+        **{name: arrays[f"draws_{name}"] for name in _DRAWS},
+    )  # fmt: skip
 
 
 def _compare(fit: Fit, head: dict[str, Any], path: Path) -> None:

@@ -28,7 +28,7 @@ class Inputs:
     n_params, n_tokens
         (n,) as in the runs table (ones where it has no such column).
     weights
-        (n, K) mixture weights.
+        (n, K) mixture weights, or (B, n, K): other mixtures for each parameter vector.
     own
         (B, E) or (1, E) index of each domain's own source, -1 for none.
     unique
@@ -44,6 +44,12 @@ class Inputs:
     unique: np.ndarray | None = None
     n_ref: float = 1.0
     d_ref: float = 1.0
+
+    def rows(self, which: slice | np.ndarray) -> Inputs:
+        """Some of the rows, for all parameter vectors."""
+        parts = {k: getattr(self, k)[which] for k in ("n_params", "n_tokens", "weights")}
+        unique = None if self.unique is None else self.unique[which]
+        return Inputs(**{**self.__dict__, **parts, "unique": unique})
 
     def take(self, groups: np.ndarray) -> Inputs:
         """The same rows for a subset of the B parameter vectors."""
@@ -65,15 +71,14 @@ class Evaluation:
     ):
         law = function.law
         self._only = only
-        self.n_sources = x.weights.shape[1]
-        self.shape = (len(z), len(x.weights), x.own.shape[1])
+        n, self.n_sources = x.weights.shape[-2:]
+        self.shape = (len(z), n, x.own.shape[1])
         if law.needs_own_source and (x.own < 0).any():
             raise LawError(f"law {law.name!r} needs every domain to be one of the sources")
         self._where = law.layout(self.n_sources)
         self._own = np.broadcast_to(x.own, (len(z), x.own.shape[1]))
         self._z = z
-        h = np.maximum(x.weights, law.weight_floor)
-        self._h = h
+        h = np.maximum(x.weights if x.weights.ndim == 3 else x.weights[None], law.weight_floor)
         outer: dict[str, Any] = {
             "N": x.n_params[:, None], "D": x.n_tokens[:, None], "N_ref": x.n_ref, "D_ref": x.d_ref,
             "K": float(self.n_sources),
@@ -88,15 +93,15 @@ class Evaluation:
         self._kinds = function._loss.elements
         for name, (base, index) in self._kinds.items():
             if index == "j":
-                self._inner[name] = h[None] if base == "h" else z[:, None, self._where[base]]
+                self._inner[name] = h if base == "h" else z[:, None, self._where[base]]
             elif index == "own":
                 self._outer[name] = (
-                    np.moveaxis(h[:, self._own], 0, 1)
+                    np.take_along_axis(h, self._own[:, None, :], 2)
                     if base == "h"
                     else np.take_along_axis(z[:, self._where[base]], self._own, 1)[:, None, :]
                 )
             elif base == "h":
-                self._outer[name] = h[:, [int(index)]][None]
+                self._outer[name] = h[..., [int(index)]]
             else:
                 raise LawError(f"law {law.name!r} indexes parameter {base!r} by a number")
         size = law.n_parameters(self.n_sources)
@@ -361,4 +366,5 @@ class Evaluation:
         """Derivative (B, n, 1, Y-1) of the implicit quantity by the other variables."""
         assert self._equation is not None
         _, phi = self.first(self._equation)
-        return -phi[..., :-1] / phi[..., -1:]
+        # Where the equation does not depend on it (every source of a capacity law at its floor), nor does the loss.
+        return np.where(phi[..., -1:] != 0, -phi[..., :-1] / phi[..., -1:], 0.0)
