@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from lawkit import laws
 from lawkit.errors import FitError
 from lawkit.fitting.diagnostics import diagnose
+from lawkit.fitting.draws import Noise
 from lawkit.fitting.estimate import estimate
 from lawkit.fitting.holdout import errors, split
 from lawkit.fitting.prediction import hold, plain_half_width
 from lawkit.fitting.prepare import check_values, distinct, fitted_cells
 from lawkit.fitting.result import Fit, domain_errors
+from lawkit.fitting.sampling import check_draws, with_draws
 from lawkit.laws._law import Law, Objective
 from lawkit.runs import Runs
 
@@ -30,6 +33,10 @@ def fit(
     min_weight: float = 0.0,
     seed: int = 0,
     starts: int | None = None,
+    posterior: str = "none",
+    bootstrap: int = 0,
+    noise: Noise = "constant",
+    progress: bool = False,
 ) -> Fit:
     """Fits a law to runs, and once more without the runs that are held out.
 
@@ -38,7 +45,8 @@ def fit(
     runs
         The runs table.
     law
-        Name of a law or a `Law`; None chooses `transfer-average` for two or more sources, else `chinchilla` or one of
+        Name of a law or a `Law`; 'auto' fits all that the columns allow and takes the one with the least error
+        expected beyond the runs, see `lawkit.fitting.selection`; None chooses `transfer-average` for two or more sources, else `chinchilla` or one of
         its cuts, by the columns that vary.
     formula
         A law of your own instead, see `lawkit.laws.formula`.
@@ -54,6 +62,15 @@ def fit(
         Of the starting points and a random hold-out.
     starts
         How many starting points; the law's own number by default.
+    posterior
+        'laplace' or 'nuts' for draws of the posterior, see `lawkit.bayes.posterior`.
+    bootstrap
+        How many refits to resampled runs to draw instead, see `lawkit.fitting.bootstrap`.
+    noise
+        What the noise of the posterior depends on beside the domain: 'constant' for nothing, 'size' for 1/n_params,
+        'mixture' for the weights.
+    progress
+        Show sampling at work, on a terminal.
 
     Returns
     -------
@@ -62,7 +79,7 @@ def fit(
     Raises
     ------
     FitError, LawError
-        If the table and the law do not go together, or nothing can be fitted.
+        If the table and the law do not go together, nothing can be fitted, or the draws asked for cannot be had.
 
     Examples
     --------
@@ -83,11 +100,20 @@ def fit(
         raise FitError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
     if starts is not None and starts < 1:
         raise FitError(f"starts must be at least 1, got {starts!r}")
+    check_draws(posterior, bootstrap, noise)
+    scores: list[dict[str, Any]] | None = None
+    if law == "auto" and formula is None:
+        from lawkit.fitting.selection import select_law
+
+        law, found = select_law(runs, seed=seed)
+        scores = [score.to_dict() for score in found]
     chosen = _resolve(runs, law, formula)
     objective = chosen.objective if delta is None else replace(chosen.objective, kind="huber", delta=delta)
     full, ready = estimate(runs, chosen, objective, min_weight, seed, starts)
     count = chosen.starts if starts is None else starts
     diagnostics, more = diagnose(runs, full, ready, count)
+    if scores is not None:
+        diagnostics["selection"] = scores
     result = Fit(
         runs=runs,
         estimate=full,
@@ -105,14 +131,18 @@ def fit(
         domain_train=domain_errors(predicted, cells, full.domains),
     )
     result = _with_holdout(result, holdout, objective, min_weight, seed, starts)
-    if result.holdout is not None and (rolling := result.rolling) is not None and rolling.bends_away:
+    if posterior != "none" or bootstrap:
+        result = with_draws(result, ready, posterior, bootstrap, noise, seed, progress)
+    if result.holdout is None:
+        return result
+    rolling = result.rolling  # made here, where the time is expected, and saved with the fit
+    if rolling is not None and rolling.bends_away:
         note = (
-            f"bands made of earlier forecasts were too narrow at each of {rolling.judged} cuts: these runs bend away "
-            "from the law as they grow; see whether another law holds (`lawkit compare`)"
+            f"bands made of earlier forecasts were too narrow at each of {rolling.judged} cuts, and always to the same "
+            "side: these runs bend away from the law as they grow; see whether another law holds (`lawkit compare`)"
         )
-        kept = result.__dict__["rolling"]
         result = replace(result, warnings=(*result.warnings, note))
-        result.__dict__["rolling"] = kept
+        result.__dict__["rolling"] = rolling
     return result
 
 

@@ -8,7 +8,7 @@ does: that the law itself bends away. So the half width of a band, on log loss, 
     a line a + b x distance under which nine tenths of the errors lie, by domain and over all domains;
 
 times a factor: how much too narrow such bands, made of the errors below each cut alone, were above it at worst; its
-square if they were at every cut, since a law that has always bent away bends further. A
+square if they were at every cut, and always to the same side, since a law that has always bent away bends further. A
 size that takes one value in the runs cannot be forecast from them. There the loss of published tables falls by .05 to
 .2 for each unit of the size's logarithm, and a fit that has seen none of it is given ELASTICITY per unit to be wrong.
 """
@@ -38,6 +38,8 @@ LEVEL = 0.9
 ELASTICITY = 0.1
 #: From so many cuts on, too narrow at all of them is no chance.
 _CUTS = 3
+#: Errors lean to one side if their mean is this part of their root mean square; of a normal about 0 it is near 0.
+_LEAN = 0.4
 #: Fewer errors say nothing.
 _FEWEST = 10
 
@@ -62,6 +64,8 @@ class Rolling:
         (origins, E) mean absolute log residual of each one's forecasts; NaN where there is none.
     judged, narrow
         At how many cuts such bands could be judged, and at how many they were too narrow.
+    one_sided
+        Whether the forecasts at these cuts all erred to the same side, for the most part.
     """
 
     lines: np.ndarray
@@ -73,11 +77,12 @@ class Rolling:
     mean_error: np.ndarray
     judged: int = 0
     narrow: int = 0
+    one_sided: bool = False
 
     @property
     def bends_away(self) -> bool:
-        """Whether the bands were too narrow at every cut, of three or more."""
-        return self.narrow == self.judged >= _CUTS
+        """Whether the bands were too narrow, and to the same side, at every cut of three or more."""
+        return self.one_sided and self.narrow == self.judged >= _CUTS
 
     def half_width(self, distance: np.ndarray) -> np.ndarray:
         """(n, E) half widths on log loss, at LEVEL and before the factor, for points at `distance` (n,)."""
@@ -87,7 +92,7 @@ class Rolling:
 
 @dataclass(frozen=True)
 class _Forecast:
-    """Errors of one earlier fit: which rows (n,), how far (n,), errors and plain half widths (n, E)."""
+    """One earlier fit's: which rows (n,), how far (n,), log residuals and plain half widths (n, E)."""
 
     rows: np.ndarray
     distance: np.ndarray
@@ -96,6 +101,11 @@ class _Forecast:
 
     def select(self, keep: np.ndarray) -> _Forecast:
         return _Forecast(self.rows[keep], self.distance[keep], self.error[keep], self.plain[keep])
+
+    @property
+    def lean(self) -> float:
+        """Mean error over the root of the mean square: 1 if all are alike."""
+        return float(np.nanmean(self.error) / np.sqrt(np.nanmean(self.error**2)))
 
 
 def rolling_origin(fit: Fit) -> Rolling | None:
@@ -167,7 +177,7 @@ def _errors(earlier: Fit, runs: Runs, which: np.ndarray) -> _Forecast:
     observed = test.losses[:, [test.domains.index(d) for d in e.domains]]
     observed = np.where(fitted_cells(test, e.own, e.min_weight), observed, np.nan)
     with np.errstate(all="ignore"):
-        miss = np.abs(np.log(hold(earlier, x, said) / observed))
+        miss = np.log(observed / hold(earlier, x, said))
     miss[~np.isfinite(miss)] = np.nan
     return _Forecast(
         np.flatnonzero(which), sum(distances(earlier, x)), miss, plain_half_width(earlier, x, said, LEVEL)
@@ -179,18 +189,21 @@ def _learnt(forecasts: list[_Forecast], n_domains: int) -> Rolling | None:
     found = _lines(forecasts, n_domains)
     if found is None:
         return None
-    ratios = []
+    ratios: list[float] = []
+    leans: list[float] = []
     for k in range(1, len(forecasts)):
         # What was known when forecast k was made: the errors, of the earlier ones, below its own cut.
         known = [f.select(~np.isin(f.rows, forecasts[k].rows)) for f in forecasts[:k]]
         then, now = _lines(known, n_domains), forecasts[k]
         if then is None:
             continue
-        ratio = now.error / np.maximum(then.half_width(now.distance), now.plain)
+        ratio = np.abs(now.error) / np.maximum(then.half_width(now.distance), now.plain)
         if (seen := ~np.isnan(ratio)).any():
             ratios.append(float(np.quantile(ratio[seen], LEVEL)))
+            leans.append(now.lean)
     worst = max([1.0, *ratios])
-    found = replace(found, judged=len(ratios), narrow=sum(r > 1 for r in ratios))
+    one_sided = bool(leans) and (min(leans) > _LEAN or max(leans) < -_LEAN)
+    found = replace(found, judged=len(ratios), narrow=sum(r > 1 for r in ratios), one_sided=one_sided)
     return replace(found, factor=worst**2 if found.bends_away else worst)
 
 
@@ -198,7 +211,7 @@ def _lines(forecasts: list[_Forecast], n_domains: int) -> Rolling | None:
     if not forecasts:
         return None
     distance = np.concatenate([f.distance for f in forecasts])
-    error = np.concatenate([f.error for f in forecasts])
+    error = np.abs(np.concatenate([f.error for f in forecasts]))
     seen = ~np.isnan(error)
     if seen.sum() < _FEWEST:
         return None
@@ -207,7 +220,7 @@ def _lines(forecasts: list[_Forecast], n_domains: int) -> Rolling | None:
         _line(distance[seen[:, e]], error[seen[:, e], e]) if seen[:, e].sum() >= 3 else pooled
         for e in range(n_domains)
     ]
-    each = [np.where(~np.isnan(f.error), f.error, 0.0).sum(0) for f in forecasts]
+    each = [np.nansum(np.abs(f.error), 0) for f in forecasts]
     with np.errstate(invalid="ignore"):
         mean = np.array([e / (~np.isnan(f.error)).sum(0) for e, f in zip(each, forecasts, strict=True)])
     return Rolling(

@@ -160,7 +160,7 @@ def estimate(
             objective,
             [
                 estimate(runs, m, objective, min_weight, seed, starts, part)[0]
-                for m, part in zip(law.members, _parts(law, warm, len(runs.sources)), strict=True)
+                for m, part in zip(law.members, parts(law, warm, len(runs.sources)), strict=True)
             ],
         )
     problem, domains, size = ready.problem, ready.domains, ready.size
@@ -226,11 +226,12 @@ def _average(
     ), ready  # fmt: skip
 
 
-def _parts(law: Average, z: np.ndarray | None, n_sources: int) -> list[np.ndarray | None]:
-    """Each member's part of z (G, P), or None for each."""
+def parts(law: Law, z: np.ndarray | None, n_sources: int) -> list[np.ndarray | None]:
+    """The part of z (G, P) of each member of an average, all of it for another law; None for each without z."""
+    members = law.members if isinstance(law, Average) else (law,)
     if z is None:
-        return [None] * len(law.members)
-    ends = np.cumsum([m.n_parameters(n_sources) for m in law.members])
+        return [None] * len(members)
+    ends = np.cumsum([m.n_parameters(n_sources) for m in members])
     return list(np.split(z, ends[:-1], axis=1))
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from lawkit.fitting.draws import Draws
 from lawkit.fitting.estimate import Estimate
 from lawkit.fitting.holdout import errors
 from lawkit.fitting.prediction import Prediction, points, predict
+from lawkit.io._json import finite
 from lawkit.laws._law import Law
 from lawkit.runs import Runs
 
@@ -37,6 +39,8 @@ class Fit:
         By domain, mre, mae, rmse of the held-out runs.
     draws
         Of the posterior or the bootstrap, where one was asked for.
+    netcdf
+        The posterior as `arviz.from_netcdf` reads it, or the file that holds it; None without one.
     warnings
         What a reader should know before trusting it.
     """
@@ -48,6 +52,7 @@ class Fit:
     holdout: dict[str, Any] | None = None
     domain_holdout: dict[str, dict[str, float | None]] = field(default_factory=dict)
     draws: Draws | None = None
+    netcdf: bytes | Path | None = field(default=None, repr=False)
     diagnostics: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -228,6 +233,11 @@ class Fit:
         """The object of `lawkit fit --json`."""
         e = self.estimate
         natural = self.parameters
+        posterior: dict[str, Any] = {}
+        if self.draws is not None:
+            from lawkit.fitting.sampling import summary
+
+            posterior = summary(self)
         return {
             "law": self.law.name,
             "formula": getattr(self.law, "formula", None),
@@ -242,6 +252,7 @@ class Fit:
                     "parameters": {
                         k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in natural[d].items()
                     },
+                    "posterior": finite(posterior.get(d)),
                     "train": self.domain_train[d],
                     "holdout": self.domain_holdout.get(d),
                     "noise": float(e.noise[i]),
@@ -257,7 +268,7 @@ class Fit:
                 "kind": self.draws.kind,
                 "count": len(self.draws),
                 "noise": self.draws.noise_model.kind,
-                "diagnostics": self.draws.diagnostics,
+                "diagnostics": finite(self.draws.diagnostics),
                 "warnings": list(self.draws.warnings),
             },
             "warnings": list(self.warnings),

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import fields
@@ -49,7 +50,7 @@ _RUNS = (
     "rows",
 )
 _DRAWS = ("z", "noise", "nu", "eta")
-_ROLLING = ("reach", "factor", "origins", "errors", "judged", "narrow")
+_ROLLING = ("reach", "factor", "origins", "errors", "judged", "narrow", "one_sided")
 _ROLLING_ARRAYS = ("lines", "pooled", "mean_error")
 _NOISE_MODEL = ("used", "mean", "sd")
 _ESTIMATE = ("z", "covariance", "noise", "cost", "starts_at_optimum", "hessian", "own")
@@ -62,14 +63,18 @@ def save_fit(fit: Fit, folder: str | os.PathLike[str]) -> None:
     try:
         _check_target(target)
         content = _arrays(fit)
-        name = f"arrays-{hashlib.sha256(content).hexdigest()[:16]}.npz"
-        head = json.dumps(_head(fit, name), indent=1, allow_nan=False) + "\n"
+        files = {f"arrays-{_checksum(content)}.npz": content}
+        posterior = fit.netcdf.read_bytes() if isinstance(fit.netcdf, Path) else fit.netcdf
+        if posterior is not None:
+            files[f"posterior-{_checksum(posterior)}.nc"] = posterior
+        # The head is written last: it names the others.
+        files[_HEAD] = (json.dumps(_head(fit, *files), indent=1, allow_nan=False) + "\n").encode()
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.is_dir() and _make(target, {name: content, _HEAD: head.encode()}):
+        if not target.is_dir() and _make(target, files):
             return
         with exclusive(target / _LOCK, str(target)) as alone:
-            replace_file(content, target / name)
-            replace_file(head.encode(), target / _HEAD)
+            for name, part in files.items():
+                replace_file(part, target / name)
             if alone:
                 _sweep(target)
     except OSError as error:
@@ -113,7 +118,7 @@ def load_fit(folder: str | os.PathLike[str]) -> Fit:
                     ) from None
                 continue
             break
-        if hashlib.sha256(content).hexdigest()[:16] not in head["arrays"]:
+        if _checksum(content) not in head["arrays"]:
             raise FitError(f"{path} is damaged: {head['arrays']} is not what was saved; fit the runs again")
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return _restore(head, {k: stored[k] for k in stored.files}, path)
@@ -128,7 +133,11 @@ def load_fit(folder: str | os.PathLike[str]) -> Fit:
 # ---- what is stored -------------------------------------------------------------------------------------
 
 
-def _head(fit: Fit, arrays: str) -> dict[str, Any]:
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _head(fit: Fit, arrays: str, posterior: str | None = None) -> dict[str, Any]:
     from lawkit import __version__
 
     e, runs = fit.estimate, fit.runs
@@ -137,6 +146,7 @@ def _head(fit: Fit, arrays: str) -> dict[str, Any]:
         "lawkit": __version__,
         **fit.to_dict(),
         "arrays": arrays,
+        "posterior_file": posterior,
         "expression": fit.law.text(),
         "n_ref": e.n_ref,
         "d_ref": e.d_ref,
@@ -208,6 +218,7 @@ def _restore(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) ->
         holdout=head["holdout"],
         domain_holdout={d: v["holdout"] for d, v in head["domains"].items() if v["holdout"] is not None},
         draws=_draws(head, arrays),
+        netcdf=None if head["posterior_file"] is None else path / Path(head["posterior_file"]).name,
         diagnostics=head["diagnostics"],
         warnings=tuple(head["warnings"]),
     )
@@ -300,9 +311,9 @@ def _check_target(target: Path) -> None:
 
 
 def _ours(name: str) -> bool:
-    if name in (_HEAD, _LOCK) or (name.startswith("arrays-") and name.endswith(".npz")):
+    if name in (_HEAD, _LOCK) or re.fullmatch(r"arrays-.*\.npz|posterior-.*\.nc", name):
         return True
-    return name.startswith((f".{_HEAD}.", ".arrays-")) and name.endswith(".part")
+    return name.startswith((f".{_HEAD}.", ".arrays-", ".posterior-")) and name.endswith(".part")
 
 
 def _make(target: Path, files: dict[str, bytes]) -> bool:
@@ -325,8 +336,8 @@ def _make(target: Path, files: dict[str, bytes]) -> bool:
 
 def _sweep(folder: Path) -> None:
     """Removes arrays and temporary files of earlier saves: all that the fit.json there now does not name."""
-    keep = json.loads((folder / _HEAD).read_text(encoding="utf-8"))["arrays"]
+    head = json.loads((folder / _HEAD).read_text(encoding="utf-8"))
     for path in folder.iterdir():
-        if _ours(path.name) and path.name not in (_HEAD, _LOCK, keep):
+        if _ours(path.name) and path.name not in (_HEAD, _LOCK, head["arrays"], head["posterior_file"]):
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -1,0 +1,211 @@
+"""From a point fit to draws of its posterior: group by group, and member by member where the law is an average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from lawkit.bayes.spec import GroupDraws, Spec, specs
+from lawkit.errors import FitError
+from lawkit.fitting.draws import Draws, Noise, NoiseModel
+from lawkit.fitting.estimate import Estimate, parts
+from lawkit.fitting.posterior import posterior as gauss_newton
+from lawkit.fitting.prepare import prepare
+from lawkit.laws._average import Average
+from lawkit.runs import Runs
+
+PosteriorKind = Literal["laplace", "nuts"]
+
+#: Draws of Laplace's approximation, and of each of four chains.
+LAPLACE_DRAWS, CHAIN_DRAWS = 4000, 1000
+#: Draws are thinned to keep at most this many numbers, though never to fewer than `_LEAST`.
+_MOST_NUMBERS, _LEAST = 2_000_000, 1000
+
+#: Draws of one spec, and its trace where the sampler made one.
+_Sample = tuple[GroupDraws, Any]
+
+
+def posterior(
+    runs: Runs,
+    e: Estimate,
+    kind: PosteriorKind,
+    *,
+    noise: Noise = "constant",
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[Draws, Any]:
+    """Draws of the posterior that `lawkit.bayes.spec` describes.
+
+    Parameters
+    ----------
+    runs, e
+        The runs and the point fit to them.
+    kind
+        'laplace' (numpy, importance-weighted) or 'nuts' (PyMC).
+    noise
+        What the noise may depend on beside the domain.
+    seed
+        The same seed gives the same draws.
+    progress
+        Show NUTS at work, on a terminal.
+
+    Returns
+    -------
+    Draws
+    trace
+        For ArviZ, see `lawkit.bayes._arviz`; None where ArviZ is not installed.
+
+    Raises
+    ------
+    FitError
+        If the table is too small for a posterior, the prior excludes it, or the sampler is missing or fails.
+
+    Notes
+    -----
+    The members of an average are fitted apart, and so are their posteriors. Members that saw the same noise err
+    together: the draws of each later member are moved to the conditional mean, given those of the first, under the
+    normal with the point fit's covariance, and their spread is shrunk to match.
+    """
+    model = NoiseModel.of(runs, noise)
+    law = e.law
+    members = law.members if isinstance(law, Average) else (law,)
+    each: list[list[GroupDraws]] = []
+    described: list[Spec] = []
+    traces: list[Any] = []
+    for number, (member, z) in enumerate(zip(members, parts(law, e.z, len(runs.sources)), strict=True)):
+        ready = prepare(runs, member, e.objective, e.min_weight)
+        assert z is not None
+        described = specs(runs, ready, z, gauss_newton(ready.problem, z)[0], model)
+        found = _sampled(described, kind, seed + 1000 * number, progress)
+        each.append([draws for draws, _ in found])
+        traces = [trace for _, trace in found]
+    if len(members) > 1:
+        ready = prepare(runs, law, e.objective, e.min_weight)
+        described = specs(runs, ready, e.z, e.noise, model)
+        groups = [_averaged(spec, e.covariance[g], [m[g] for m in each]) for g, spec in enumerate(described)]
+        traces = [None] * len(groups)
+    else:
+        groups = each[0]
+    least = min(len(g.z) for g in groups)
+    return _draws(kind, groups, described, least, model), _trace(described, groups, traces, least)
+
+
+def _sampled(described: Sequence[Spec], kind: PosteriorKind, seed: int, progress: bool) -> list[_Sample]:
+    """Each group's draws. Ctrl-C leaves Laplace's approximation in the place of the groups that NUTS has not reached."""
+    from lawkit.bayes.laplace import laplace
+
+    def approximated(spec: Spec, g: int) -> _Sample:
+        return laplace(spec, LAPLACE_DRAWS, seed + g), None
+
+    def sampled(spec: Spec, g: int) -> _Sample:
+        from lawkit.bayes.sample import nuts
+
+        return nuts(spec, CHAIN_DRAWS, seed=seed + g, progress=progress)
+
+    way: Callable[[Spec, int], _Sample] = sampled if kind == "nuts" else approximated
+    out: list[_Sample] = []
+    for g, spec in enumerate(described):
+        try:
+            out.append(way(spec, g))
+            stopped = bool(out[-1][0].diagnostics.get("interrupted"))
+        except KeyboardInterrupt:
+            if kind != "nuts" or not out:
+                raise
+            stopped = True
+        if stopped and (left := described[len(out) :]):
+            names = ", ".join(s.name for s in left)
+            note = f"sampling was interrupted: {names} have Laplace's approximation instead of NUTS"
+            draws, trace = out[-1]
+            out[-1] = replace(draws, warnings=(*draws.warnings, note)), trace
+            out += [approximated(s, len(out) + i) for i, s in enumerate(left)]
+            break
+    return out
+
+
+def _averaged(spec: Spec, covariance: np.ndarray, members: list[GroupDraws]) -> GroupDraws:
+    """One group of an average: the members' draws side by side, as far from independent as `covariance` says.
+
+    The noise is that of the average at the point fit, uncertain as that of the first member is.
+    """
+    least = min(len(m.z) for m in members)
+    first, ends = members[0], np.cumsum([m.z.shape[1] for m in members])
+    z = first.z[:least]
+    centred = z - z.mean(0)
+    columns = [z]
+    for member, start, stop in zip(members[1:], ends[:-1], ends[1:], strict=True):
+        own, cross = covariance[start:stop, start:stop], covariance[start:stop, : ends[0]]
+        # What the first member's draws explain of this one's, and how much of its spread that leaves.
+        gain = cross @ np.linalg.pinv(covariance[: ends[0], : ends[0]], rcond=1e-10, hermitian=True)
+        left = _root(own - gain @ cross.T) @ np.linalg.pinv(_root(own), rcond=1e-10)
+        mean = member.z[:least].mean(0)
+        columns.append(mean + centred @ gain.T + (member.z[:least] - mean) @ left.T)
+    uncertain = first.noise[:least] / np.exp(np.log(first.noise[:least]).mean(0))
+    return GroupDraws(
+        z=np.concatenate(columns, 1), noise=spec.start_noise * uncertain, nu=first.nu[:least],
+        eta=first.eta[:least], diagnostics=_worst([m.diagnostics for m in members]),
+        warnings=tuple(dict.fromkeys(w for m in members for w in m.warnings)),
+    )  # fmt: skip
+
+
+def _root(matrix: np.ndarray) -> np.ndarray:
+    """The symmetric root of a positive semidefinite matrix."""
+    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+def _draws(
+    kind: PosteriorKind, groups: list[GroupDraws], described: list[Spec], least: int, model: NoiseModel
+) -> Draws:
+    size = len(groups) * groups[0].z.shape[1]
+    kept = min(least, max(_LEAST, _MOST_NUMBERS // size))
+    which = np.linspace(0, least - 1, kept).astype(int)
+    by_domain = {spec.name: g.diagnostics for spec, g in zip(described, groups, strict=True)}
+    return Draws(
+        kind=kind,
+        z=np.stack([g.z[which] for g in groups], 1),
+        noise=np.concatenate([g.noise[which] for g in groups], 1),
+        nu=np.concatenate([g.nu[which] for g in groups], 1),
+        eta=np.concatenate([g.eta[which] for g in groups], 1),
+        noise_model=model,
+        diagnostics={**_worst(list(by_domain.values())), "groups": by_domain},
+        warnings=tuple(dict.fromkeys(w for g in groups for w in g.warnings)),
+    )
+
+
+#: How the diagnostics of several posteriors are told as one.
+_TOLD = {
+    "max_rhat": max, "min_ess_bulk": min, "min_ess_tail": min, "divergences": sum, "pareto_k": max,
+    "seconds": sum, "cpu_seconds": sum, "chains": min, "draws": min, "tune": min, "steps_per_draw": max,
+    "interrupted": any,
+}  # fmt: skip
+
+
+def _worst(each: list[dict[str, Any]]) -> dict[str, Any]:
+    """One set of diagnostics for several posteriors: the worst of each, sums of counts and of seconds."""
+    out: dict[str, Any] = {}
+    for name in each[0]:
+        values = [d[name] for d in each if name in d]
+        out[name] = _TOLD[name](values) if name in _TOLD else values[0]
+    return out
+
+
+def _trace(described: list[Spec], groups: list[GroupDraws], traces: list[Any], least: int) -> Any:
+    from lawkit.bayes import _arviz
+
+    try:
+        _arviz.arviz()
+    except FitError:
+        return None
+    made = [
+        _arviz.from_draws(
+            spec,
+            GroupDraws(z=g.z[:least], noise=g.noise[:least], nu=g.nu[:least], eta=g.eta[:least]),
+        )
+        if trace is None
+        else trace
+        for spec, g, trace in zip(described, groups, traces, strict=True)
+    ]
+    return _arviz.combine(made)
