@@ -46,7 +46,9 @@ class NoiseModel:
             return cls()
         if kind == "size":
             if runs.n_params is None or np.ptp(np.log(runs.n_params)) < 0.02:
-                raise FitError("noise cannot grow with 1/n_params where n_params does not vary: use constant noise")
+                raise FitError(
+                    "noise cannot grow with 1/n_params where n_params does not vary: use constant noise"
+                )
             used, raw = np.zeros(1, int), -np.log(runs.n_params)[:, None]
         elif kind == "mixture":
             varies = np.flatnonzero(np.ptp(runs.weights, axis=0) > 1e-6) if runs.sources else np.zeros(0, int)

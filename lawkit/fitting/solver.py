@@ -84,8 +84,9 @@ class LeastSquares:
         w = self.target.cell_weights[groups]
         r = np.where(w > 0, r, 0.0)
         if self.objective.kind == "huber":
-            size, delta = np.abs(r), self.objective.delta
-            rho = np.where(size <= delta, 0.5 * r * r, delta * (size - 0.5 * delta))
+            size = np.abs(r)
+            inner = np.minimum(size, self.objective.delta)
+            rho = inner * (size - 0.5 * inner)
         else:
             rho = r * r
         total = self._scale * (w * rho).sum((1, 2))
@@ -95,7 +96,9 @@ class LeastSquares:
 
     def _prior_residual(self, z: np.ndarray, groups: np.ndarray) -> np.ndarray:
         assert self.target.prior_mean is not None
-        return (z - self.target.prior_mean[groups]) @ self.target.prior_root.T  # type: ignore[union-attr]
+        # Vector by vector, so that a fit's last bits do not depend on which others share its batch.
+        off = (z - self.target.prior_mean[groups])[..., None]
+        return (self.target.prior_root @ off)[..., 0]
 
     def expansion(
         self, z: np.ndarray, groups: np.ndarray, newton: bool
@@ -115,7 +118,7 @@ class LeastSquares:
             hessian = np.where(np.isfinite(hessian), hessian, majorant)
         if self.target.prior_mean is not None:
             root = self.target.prior_root
-            gradient += self._prior_residual(z, groups) @ root
+            gradient += (root.T @ self._prior_residual(z, groups)[..., None])[..., 0]  # type: ignore[union-attr]
             precision = root.T @ root  # type: ignore[union-attr]
             majorant, hessian = majorant + precision, hessian + precision
         return gradient, hessian, majorant
@@ -155,6 +158,7 @@ def minimise(
     groups: np.ndarray,
     max_iterations: int = 300,
     tolerance: float | None = None,
+    workers: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimises from every start; each of the B fits has its own damping and stops by itself.
 
@@ -167,6 +171,8 @@ def minimise(
     max_iterations, tolerance
         A fit stops after two successive steps that lower its cost by less than `tolerance`, relatively. By default
         1e-12 where the exact Hessian is used; else 1e-9, since Gauss-Newton's last steps are many and change nothing.
+    workers
+        Threads that share the starts; by default as many as there are cores, where that pays.
 
     Returns
     -------
@@ -183,7 +189,8 @@ def minimise(
         * (width if newton and not problem.function.cheap_curvature else 1)
     )
     size = max(1, int(_CHUNK / per_start))
-    workers = _cores() if per_start * len(z) > _PARALLEL_FROM else 1
+    if workers is None:
+        workers = cores() if per_start * len(z) > _PARALLEL_FROM else 1
     size = min(size, -(-len(z) // workers))
 
     def solve(at: int) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +210,7 @@ def minimise(
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -289,16 +296,20 @@ def _damped_step(
     scaled = matrix * scale[:, :, None] * scale[:, None, :] + 1e-14 * np.eye(size)
     try:
         step = np.linalg.solve(scaled, (gradient * scale)[..., None])[..., 0] * scale
-    except np.linalg.LinAlgError:
-        step = (
-            np.stack(
-                [np.linalg.lstsq(m, g, rcond=None)[0] for m, g in zip(scaled, gradient * scale, strict=True)]
-            )
-            * scale
-        )
+    except np.linalg.LinAlgError:  # one singular matrix; the others' steps are to stay what they were
+        each = [_solved(m, g) for m, g in zip(scaled, gradient * scale, strict=True)]
+        step = np.stack(each) * scale
     uphill = ~((step * gradient).sum(1) > 0)  # Newton's matrix was indefinite: lean on the majorant alone
     if newton and uphill.any():
         step[uphill] = _damped_step(
             gradient[uphill], hessian[uphill], majorant[uphill], damping[uphill], False
         )
     return np.where(np.isfinite(step), step, 0.0)
+
+
+def _solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The solution of one linear system, the shortest of the best where there is none."""
+    try:
+        return np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:
+        return np.linalg.lstsq(matrix, right, rcond=None)[0]

@@ -64,8 +64,14 @@ class Code:
             self._firsts[variable] = sp.diff(self.expr, variable)
         return self._firsts[variable]
 
-    def _compile(self, exprs: list[sp.Expr]) -> Callable[[dict], list]:
-        # x**p with a symbolic p costs several times exp(p*log(x)), and the logarithms are shared.
+    def with_logs(
+        self, exprs: list[sp.Expr]
+    ) -> tuple[list[sp.Expr], list[sp.Symbol], dict[sp.Symbol, sp.Symbol]]:
+        """The expressions in logarithms of what is positive, their arguments, and the logarithms among those.
+
+        x**p with a symbolic p costs several times exp(p*log(x)), and the logarithms are shared.
+        """
+
         def log_of(product: sp.Expr) -> sp.Expr | None:
             factors = sp.Mul.make_args(product)
             return (
@@ -80,7 +86,10 @@ class Code:
                 shared[e] = sp.exp(e.exp * log)
         rewritten = [e.xreplace(shared) for e in exprs]
         logs = {x: s for x, s in self._logs.items() if any(e.has(s) for e in rewritten)}
-        arguments = [*self._arguments, *logs.values()]
+        return rewritten, [*self._arguments, *logs.values()], logs
+
+    def _compile(self, exprs: list[sp.Expr]) -> Callable[[dict], list]:
+        rewritten, arguments, logs = self.with_logs(exprs)
         raw = sp.lambdify(arguments, rewritten, modules=[_NAMESPACE], printer=_PRINTER, cse=True)
         plain_arguments = [a.name for a in self._arguments]
         log_arguments = [x.name for x in logs]

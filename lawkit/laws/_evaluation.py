@@ -365,6 +365,6 @@ class Evaluation:
     def implicit_slope(self) -> np.ndarray:
         """Derivative (B, n, 1, Y-1) of the implicit quantity by the other variables."""
         assert self._equation is not None
-        _, phi = self.first(self._equation)
+        phi = self.first(self._equation)[1][:, :, :1]  # the same for all domains
         # Where the equation does not depend on it (every source of a capacity law at its floor), nor does the loss.
         return np.where(phi[..., -1:] != 0, -phi[..., :-1] / phi[..., -1:], 0.0)

@@ -98,11 +98,12 @@ class LawFunction:
         at = low
         state.set_implicit(at)
         value, slope = state.equation_slope(self._equation)
-        falling = value > 0
+        falling, moving = value > 0, np.ones(shape, bool)
         for _ in range(100):
             newton = at - value / slope
             new = np.where((newton >= low) & (newton <= high), newton, 0.5 * (low + high))
-            # Newton squares the error: after a step this small the root is exact.
+            # Newton squares the error: after a step this small the root is exact. It stays, whatever others need.
+            new = np.where(moving, new, at)
             moving = np.abs(new - at) > 1e-9 * np.maximum(1.0, np.abs(new))
             at = new
             state.set_implicit(at)
