@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lawkit.errors import LawkitError
     from lawkit.fitting import Fit, fit, load_fit
     from lawkit.io.importing import import_runs
-    from lawkit.mixture import optimize_mixture
+    from lawkit.mixture import allocate, optimize_mixture
     from lawkit.runs import Runs, read_runs
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ __all__ = [
     "Fit",
     "LawkitError",
     "Runs",
+    "allocate",
     "fit",
     "import_runs",
     "load_fit",
@@ -31,6 +32,7 @@ _HOMES = {
     "Fit": "lawkit.fitting",
     "LawkitError": "lawkit.errors",
     "Runs": "lawkit.runs",
+    "allocate": "lawkit.mixture",
     "fit": "lawkit.fitting",
     "import_runs": "lawkit.io.importing",
     "load_fit": "lawkit.fitting",

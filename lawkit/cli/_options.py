@@ -9,11 +9,13 @@ import click
 
 from lawkit.cli import _types
 
-_TARGET = (
+_SIZES = (
     click.option(
         "--n-params", type=_types.SIZE, required=True, help="Non-embedding parameters of the target run."
     ),
     click.option("--n-tokens", type=_types.SIZE, required=True, help="Tokens of the target run."),
+)
+_LIMITS = (
     click.option(
         "--bound",
         "bounds",
@@ -48,21 +50,37 @@ _TARGET = (
 
 def target_options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that name the target run and its constraints."""
-    for option in reversed(_TARGET):
+    for option in reversed((*_SIZES, *_LIMITS)):
         function = option(function)
     return function
 
 
-def target_arguments(
+def limit_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of the constraints and the objective alone."""
+    for option in reversed(_LIMITS):
+        function = option(function)
+    return function
+
+
+def target_arguments(*, n_params: float, n_tokens: float, **limits: Any) -> dict[str, Any]:
+    """Turn what `target_options` gave into the arguments of the Python functions.
+
+    Raises
+    ------
+    click.UsageError
+        As `limit_arguments`.
+    """
+    return {"n_params": n_params, "n_tokens": n_tokens, **limit_arguments(**limits)}
+
+
+def limit_arguments(
     *,
-    n_params: float,
-    n_tokens: float,
     bounds: Iterable[tuple[str, float, float]],
     available: Iterable[tuple[str, float]],
     max_epochs: float,
     target: Iterable[tuple[str, float]],
 ) -> dict[str, Any]:
-    """Turn what these options gave into the arguments of the Python functions.
+    """Turn what `limit_options` gave into the arguments of the Python functions.
 
     Raises
     ------
@@ -70,8 +88,6 @@ def target_arguments(
         When bounds on one source leave nothing, or a name comes twice.
     """
     return {
-        "n_params": n_params,
-        "n_tokens": n_tokens,
         "bounds": _types.merge_bounds(bounds) or None,
         "available": _types.merge_unique(available, "--available") or None,
         "max_epochs": max_epochs,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lawkit.cli import _output, _types
+
+if TYPE_CHECKING:
+    from lawkit.fitting.draws import Noise
 
 
 @click.command("fit")
@@ -16,7 +19,10 @@ from lawkit.cli import _output, _types
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to save the fit in."
 )
 @click.option(
-    "--law", "law", metavar="NAME", help="Law to fit (see lawkit laws); by default the one the columns allow."
+    "--law",
+    "law",
+    metavar="NAME|auto",
+    help="Law to fit (see lawkit laws), by default the one the columns allow; auto compares all that they allow.",
 )
 @click.option(
     "--formula", metavar="EXPR", help="Your own law, such as 'E + A/N**alpha + B/(D*(w_web + k*w_hq))**beta'."
@@ -51,6 +57,44 @@ from lawkit.cli import _output, _types
     show_default=True,
     help="Of the starts and of a random hold-out.",
 )
+@click.option(
+    "--posterior",
+    type=click.Choice(["none", "laplace", "nuts"]),
+    default="none",
+    show_default=True,
+    help="Draw from the posterior: by Laplace's approximation (fast), or by NUTS (needs lawkit[bayes]).",
+)
+@click.option(
+    "--noise",
+    type=click.Choice(["constant", "size", "mixture"]),
+    default="constant",
+    show_default=True,
+    help="What the posterior's noise depends on: nothing but the domain, 1/n_params, or the weights.",
+)
+@click.option(
+    "--pool",
+    is_flag=True,
+    help="Let the domains of a posterior share what their parameters have in common (see the printed check).",
+)
+@click.option(
+    "--prior-predictive",
+    "prior_check",
+    is_flag=True,
+    help="Say what the priors expect of these runs before any loss is seen.",
+)
+@click.option(
+    "--bootstrap",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Draw by N refits to resampled runs instead of a posterior.",
+)
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Save figures of the fit as PNG and SVG.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     runs: Path,
@@ -62,6 +106,12 @@ def command(
     delta: float | None,
     min_weight: float,
     seed: int,
+    posterior: str,
+    noise: Noise,
+    pool: bool,
+    prior_check: bool,
+    bootstrap: int,
+    figures: Path | None,
     as_json: bool,
 ) -> None:
     """Fit a scaling law to a runs table.
@@ -69,20 +119,28 @@ def command(
     RUNS is the table (see lawkit runs); the fit is saved as a folder.
 
     Before the fit on all runs, the same law is fitted without the largest scale and
-    judged on it: the holdout error says how far to trust an extrapolation.
+    judged on it: the holdout error says how far to trust an extrapolation. Bands are
+    widened to the errors of earlier forecasts; the share of the held-out losses that
+    they covered is printed. With --posterior or --bootstrap the parameters have
+    intervals, and so has the best mixture.
 
     \b
     Examples:
       lawkit fit runs.csv -o fit
+      lawkit fit runs.csv -o fit --law auto
+      lawkit fit runs.csv -o fit --posterior laplace --figures figures
       lawkit fit runs.csv -o fit --law chinchilla --domain wiki --json
       lawkit fit runs.csv -o fit --formula 'E + A/N**alpha + B/D**beta'
     """
     if law is not None and formula is not None:
         raise click.UsageError("--law and --formula exclude each other: give one of them")
     import lawkit
+    from lawkit.fitting.sampling import check_draws
 
+    check_draws(posterior, bootstrap, noise)
     table = lawkit.read_runs(runs)
-    with _output.working("fitting", quiet=as_json):
+    # The bar of a sampler and a spinner would write over each other.
+    with _output.working("fitting", quiet=as_json or posterior == "nuts"):
         fit = lawkit.fit(
             table,
             law=law,
@@ -92,15 +150,31 @@ def command(
             delta=delta,
             min_weight=min_weight,
             seed=seed,
+            posterior=posterior,
+            bootstrap=bootstrap,
+            noise=noise,
+            pool=pool,
+            progress=not as_json,
         )
-    fit.save(out)
-    result = fit.to_dict()
+        fit.save(out)
+        result = fit.to_dict()
+        if prior_check:
+            from lawkit.bayes.prior_check import prior_check as check
+
+            result["prior_predictive"] = check(fit, seed=seed)
     _output.show_warnings(result["warnings"])
+    if figures is not None:
+        from lawkit.report.figures import fit_figure, residual_figure, save
+
+        for name, figure in (("fit", fit_figure(fit)), ("residuals", residual_figure(fit))):
+            save(figure, figures, name)
     if as_json:
         _output.emit_json(result)
-        return
-    _show(result)
-    _output.note(f"saved in {out}")
+    else:
+        _show(result)
+        _output.note(f"saved in {out}" + (f", figures in {figures}" if figures else ""))
+    if fit.diagnostics.get("interrupted"):
+        click.get_current_context().exit(130)
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -123,10 +197,17 @@ def _show(result: dict[str, Any]) -> None:
     if holdout:
         _output.say(
             f"Held out: {holdout['what']} ({holdout['n_runs']} runs); of their losses "
-            f"{_output.percent(holdout['coverage_90'], 0)} lay in the 90% bands."
+            f"{_output.percent(holdout['coverage_90'], 0)} lay in the 90% bands "
+            f"({_output.percent(holdout['coverage_90_plain'], 0)} before widening)."
         )
     _output.say()
     _show_parameters(result)
+    if result["draws"] is not None:
+        _show_draws(result)
+    if (found := result.get("prior_predictive")) is not None:
+        _show_prior(found)
+    if (scores := result["diagnostics"].get("selection")) is not None:
+        _show_selection(scores)
 
 
 #: More numbers than this are left to the fit folder and to --json.
@@ -151,4 +232,82 @@ def _show_parameters(result: dict[str, Any]) -> None:
     _output.show_table(
         ["domain and parameter", *sources],
         [[f"{d} {p}", *v["parameters"][p]] for d, v in domains.items() for p in vectors],
+    )
+
+
+_DRAWN = {"laplace": "Laplace's approximation", "nuts": "NUTS", "bootstrap": "Bootstrap"}
+_SAID = {
+    "max_rhat": "largest R-hat",
+    "min_ess_bulk": "least effective draws (bulk)",
+    "min_ess_tail": "least effective draws (tail)",
+    "divergences": "divergences",
+    "pareto_k": "Pareto k of the importance weights",
+    "training_runs": "training runs resampled",
+    "failed": "refits that failed",
+}
+
+
+def _show_draws(result: dict[str, Any]) -> None:
+    """Scalar parameters with their spread over the draws, and how the draws came about."""
+    draws = result["draws"]
+    _output.say(f"\n{_DRAWN[draws['kind']]}, {draws['count']:,} draws: mean and, in brackets, 90% interval\n")
+    rows = []
+    for domain, found in result["domains"].items():
+        cells = {
+            name: f"{_output.number(v['mean'])} [{_output.number(v['lower'], 3)}, {_output.number(v['upper'], 3)}]"
+            for name, v in found["posterior"].items()
+            if not isinstance(v["mean"], list)
+        }
+        rows.append([domain, *cells.values()])
+    if rows and len(rows[0]) > 1:
+        _output.show_table(["domain", *cells], rows)
+        _output.say()
+    diagnostics = draws["diagnostics"]
+    _output.show_pairs([(said, diagnostics[name]) for name, said in _SAID.items() if name in diagnostics])
+    if (pooling := diagnostics.get("pooling")) is not None:
+        _show_pooling(pooling)
+
+
+def _show_pooling(pooling: dict[str, Any]) -> None:
+    covered = pooling["coverage"]
+    _output.say("\nParameters are pooled over the domains. Simulated coverage of 90% bands, from this fit:\n")
+    _output.show_table(
+        ["", "inside the scales", "beyond them"],
+        [
+            [what, *(_output.percent(covered[what][where], 0) for where in ("inside", "beyond"))]
+            for what in ("pooled", "unpooled")
+        ],
+    )
+
+
+def _show_prior(found: dict[str, Any]) -> None:
+    _output.say("\nWhat the priors expect of these runs before any loss is seen\n")
+    _output.show_table(
+        ["domain", "observed", "expected (90%)", "inside"],
+        [
+            [
+                domain,
+                f"{v['observed'][0]:.3f} to {v['observed'][1]:.3f}",
+                f"{v['expected'][0]:.3f} to {v['expected'][1]:.3f}",
+                _output.percent(v["inside_90"], 0),
+            ]
+            for domain, v in found.items()
+        ],
+    )
+
+
+def _show_selection(scores: list[dict[str, Any]]) -> None:
+    _output.say("\nLaws by the error expected one e-fold beyond the runs\n")
+    _output.show_table(
+        ["law", "expected error", "earlier forecasts", "parameters", "left out because"],
+        [
+            [
+                s["name"],
+                _output.percent(s.get("score")),
+                _output.percent(s.get("holdout_mre")),
+                str(s["n_parameters"]),
+                s.get("skipped"),
+            ]
+            for s in scores
+        ],
     )

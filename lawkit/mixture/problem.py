@@ -103,7 +103,7 @@ class MixtureProblem:
         problem = cls(
             sources=tuple(sources),
             domains=tuple(domains),
-            target=_target(target, domains),
+            target=target_weights(target, domains),
             lower=lower,
             upper=upper,
             kinds=tuple(kinds),
@@ -136,6 +136,24 @@ class MixtureProblem:
     def limited(self) -> bool:
         """Whether anything but the simplex limits the weights."""
         return bool((self.lower > 0).any() or (self.upper < 1).any())
+
+    def mixture(self, given: Mapping[str, float], argument: str) -> np.ndarray:
+        """A mixture (K,) from weights by source that sum to 1 within 1e-3; it need not keep to the limits.
+
+        Raises
+        ------
+        OptimizeError
+            For an unknown source, a weight that is no fraction, and another sum; `argument` names the mixture.
+        """
+        out, places = np.zeros(len(self.sources)), {s: i for i, s in enumerate(self.sources)}
+        for name, value in given.items():
+            i = _place(name, places, "source", argument)
+            out[i] = _number(value, f"{argument}[{name!r}]", "a fraction from 0 to 1")
+            if not 0 <= out[i] <= 1:
+                raise OptimizeError(f"{argument}[{name!r}] must be a fraction from 0 to 1, got {out[i]:g}")
+        if abs(out.sum() - 1) > 1e-3:
+            raise OptimizeError(f"the weights of {argument} sum to {out.sum():.6g}: they must sum to 1")
+        return out / out.sum()
 
     def interior(self, toward: np.ndarray | None = None, depth: float = 0.05) -> np.ndarray:
         """A mixture (K,) strictly inside all limits that leave room; near `toward` if given."""
@@ -267,7 +285,8 @@ def _epochs(max_epochs: Any, places: Mapping[str, int]) -> np.ndarray:
     return out
 
 
-def _target(target: Mapping[str, float] | None, domains: Sequence[str]) -> np.ndarray:
+def target_weights(target: Mapping[str, float] | None, domains: Sequence[str]) -> np.ndarray:
+    """Weight of each domain's loss in the objective (E,), sum 1; see `MixtureProblem.build`."""
     if target is None:
         return np.full(len(domains), 1 / len(domains))
     places = {d: i for i, d in enumerate(domains)}
