@@ -19,3 +19,7 @@ class FitError(LawkitError):
 
 class OptimizeError(LawkitError):
     """A mixture problem or a design problem without an acceptable answer."""
+
+
+class ReportError(LawkitError):
+    """A figure or a report that cannot be made or written."""

@@ -59,6 +59,8 @@ class Spec:
         (P,) the point fit.
     start_noise
         (m,) its noise.
+    sources, rows
+        Names of the K sources, and the (n,) rows of the table; for people.
     """
 
     name: str
@@ -74,6 +76,8 @@ class Spec:
     prior_covariance: np.ndarray
     start: np.ndarray
     start_noise: np.ndarray
+    sources: tuple[str, ...] = ()
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +156,8 @@ def specs(
                 prior_covariance=covariance,
                 start=z[g],
                 start_noise=noise.reshape(len(z), -1)[g],
+                sources=runs.sources,
+                rows=runs.rows,
             )
         )
     return out

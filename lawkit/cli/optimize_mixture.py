@@ -7,18 +7,46 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lawkit.cli import _output
+from lawkit.cli import _output, _types
 from lawkit.cli._options import target_arguments, target_options
 
 if TYPE_CHECKING:
     from lawkit.mixture import MixtureResult
+    from lawkit.mixture.result import Against
 
 
 @click.command("optimize-mixture")
 @click.argument("fit", type=click.Path(path_type=Path))
 @target_options
+@click.option(
+    "--baseline",
+    type=_types.MIXTURE,
+    metavar="web=.7,hq=.3",
+    help="A mixture to compare with; with draws, how probable it is that it is worse.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Draws of the parameters that the intervals rest on; 0 for none.  [default: 200 of the fit's posterior or "
+    "bootstrap; without one, none]",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="Nominal coverage of the intervals.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(fit: Path, as_json: bool, **target: Any) -> None:
+def command(
+    fit: Path,
+    baseline: dict[str, float] | None,
+    draws: int | None,
+    interval: float,
+    as_json: bool,
+    **target: Any,
+) -> None:
     """Find the best mixture at a target scale.
 
     FIT is a folder saved by lawkit fit. The best mixture is the one with the lowest
@@ -26,17 +54,24 @@ def command(fit: Path, as_json: bool, **target: Any) -> None:
     much a better mixture could still gain under the law; the optimum without your
     constraints is printed beside.
 
+    With draws of a posterior or a bootstrap (lawkit fit --posterior or --bootstrap; --draws 200 makes do without),
+    each weight has an interval. All of them at once hold the best mixture that a fit to runs like these
+    would have led to, in 90% of cases.
+
     \b
     Examples:
       lawkit optimize-mixture fit --n-params 7B --n-tokens 1T
       lawkit optimize-mixture fit --n-params 7B --n-tokens 1T --bound 'hq<=.5' --available hq=20B
+      lawkit optimize-mixture fit --n-params 7B --n-tokens 1T --draws 500 --baseline web=.7,hq=.3
     """
     arguments = target_arguments(**target)
     import lawkit
 
     fitted = lawkit.load_fit(fit)
     with _output.working("optimising", quiet=as_json):
-        found = lawkit.optimize_mixture(fitted, **arguments)
+        found = lawkit.optimize_mixture(
+            fitted, **arguments, baseline=baseline, draws=draws, interval=interval
+        )
     result = found.to_dict()
     _output.show_warnings(result.get("warnings", ()))
     if as_json:
@@ -48,38 +83,75 @@ def command(fit: Path, as_json: bool, **target: Any) -> None:
 
 
 def _show(found: MixtureResult) -> None:
-    free = found.unconstrained_weights
-    # Without a limit that binds the two columns would be the same.
+    free, unsure = found.unconstrained_weights, found.uncertainty
+    within = "" if unsure is None else f"{100 * unsure.interval:g}% interval"
+    # Without a limit that binds the columns of weights would be the same. Columns without entries are left out.
     _output.show_table(
-        ["source", "weight", "unconstrained"],
+        ["source", "weight", within, "unconstrained"],
         [
-            [name, f"{w:.4f}", f"{free[name]:.4f}" if found.active and free else None]
+            [
+                name,
+                f"{w:.4f}",
+                None if unsure is None else _between(unsure.weights[name], 4),
+                f"{free[name]:.4f}" if found.active and free else None,
+            ]
             for name, w in found.weights.items()
         ],
     )
     _output.say()
     _output.show_table(["domain", "predicted loss"], [[d, f"{v:.4f}"] for d, v in found.predicted.items()])
     _output.say()
-    named = {"uniform": "at equal weights", "best_recorded": "at the best recorded mixture"}
-    _output.show_pairs(
-        [
-            ("objective", f"{found.objective:.5f} nats per token"),
-            *(
-                [("  unconstrained", f"{found.unconstrained_objective:.5f}")]
-                if found.unconstrained_objective is not None
-                else []
+    pairs = [("objective", f"{found.objective:.5f} nats per token")]
+    if unsure is not None:
+        pairs += [
+            (f"  {within}", _between(unsure.objective, 5)),
+            (
+                "  given up to each draw's own best",
+                f"{unsure.regret_mean:.5f} on average, {unsure.regret_upper:.5f} or less in "
+                f"{100 * unsure.interval:g}% of draws",
             ),
-            *((f"  {named.get(name, name)}", f"{value:.5f}") for name, value in found.baselines.items()),
-            ("optimality gap", f"{found.optimality_gap:.1e} nats ({_CERTIFIED[found.certificate]})"),
         ]
-    )
+    if found.unconstrained_objective is not None:
+        pairs.append(("  unconstrained", f"{found.unconstrained_objective:.5f}"))
+    named = {
+        "uniform": "at equal weights",
+        "best_recorded": "at the best recorded mixture",
+        "baseline": "at the baseline",
+    }
+    for name, value in found.baselines.items():
+        told = "" if unsure is None else _against(unsure.against[name])
+        pairs.append((f"  {named.get(name, name)}", f"{value:.5f}{told}"))
+    pairs.append(("optimality gap", f"{found.optimality_gap:.1e} nats ({_CERTIFIED[found.certificate]})"))
+    _output.show_pairs(pairs)
     if found.active:
         _output.say()
         _output.show_table(
             ["binding limit", "nats per .01 more", "nats per 1B more tokens"],
             [[str(a), a.price / 100, a.price_per_billion_tokens] for a in found.active],
         )
+    if unsure is not None:
+        _output.say()
+        _output.say(
+            f"Intervals: {len(unsure.optima)} {_DRAWN[unsure.kind]}, each with its own best mixture; those of the "
+            "weights hold all at once."
+        )
 
+
+def _between(pair: tuple[float, float], digits: int) -> str:
+    return f"{pair[0]:.{digits}f} .. {pair[1]:.{digits}f}"
+
+
+def _against(other: Against) -> str:
+    low, _, high = other.difference
+    return f" (worse with probability {other.probability_worse:.3g}, by {low:.5f} .. {high:.5f})"
+
+
+_DRAWN = {
+    "laplace": "draws of the posterior (Laplace)",
+    "nuts": "draws of the posterior (NUTS)",
+    "bootstrap": "bootstrap replicates",
+    "normal": "draws of a normal around the fit (fit with --posterior for better ones)",
+}
 
 _CERTIFIED = {
     "global": "proven under the fitted law: no allowed mixture is better by more",

@@ -123,7 +123,7 @@ def propose_runs(
     if problem is not None:
         best = optimize_mixture(
             fit, n_params=n_params, n_tokens=n_tokens, seed=seed,
-            bounds=bounds, available=available, max_epochs=max_epochs, target=target,
+            bounds=bounds, available=available, max_epochs=max_epochs, target=target, draws=0,
         )  # fmt: skip
         h = np.array([best.weights[s] for s in fit.sources])
         choice = decision(at, problem, h, seed) if free else None

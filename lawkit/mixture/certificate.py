@@ -3,6 +3,10 @@
 For a loss convex in the weights, f(h') >= f(h) + grad f(h) . (h' - h) for every h'. The least right-hand side
 over the feasible mixtures is one linear program, so f(h) minus the best possible loss is at most the
 Frank-Wolfe gap: the largest grad f(h) . (h - h'). Whatever found h is not trusted.
+
+With limits on single weights and their sum only, the program's dual has one variable, the price of a unit of
+weight, and is concave and piecewise linear with its corners at the slopes: each corner is a valid bound, and the
+best of them the answer.
 """
 
 from __future__ import annotations
@@ -36,7 +40,8 @@ def frank_wolfe_gap(gradient: np.ndarray, h: np.ndarray, problem: MixtureProblem
     if not np.all(np.isfinite(slope)):
         return np.inf
     rest = 1 - problem.lower[~free].sum()
-    least, _ = linear_minimum(slope, low, high, np.ones((1, len(slope))), np.array([rest]))
+    over = slope - slope[:, None]  # (prices, sources)
+    least = float((slope * rest + np.minimum(over * low, over * high).sum(1)).max())
     # h itself is a candidate, so a negative value is rounding in h's own sum.
     return max(0.0, float(slope @ h[free]) - least)
 

@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lawkit.errors import OptimizeError
-from lawkit.mixture import _capacity_search, additive, exponential, prices, transfer
-from lawkit.mixture._cones import SolverError
+from lawkit.mixture import prices
 from lawkit.mixture._warnings import edge_warnings, scale_warnings
-from lawkit.mixture.certificate import frank_wolfe_gap
-from lawkit.mixture.problem import RESOLUTION, MixtureProblem
+from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.result import MixtureResult
-from lawkit.mixture.smooth import minimise, multi_start
+from lawkit.mixture.solve import Solution, solve
 from lawkit.mixture.target import Target, check_size, unique_tokens
+from lawkit.mixture.uncertainty import uncertainty
 
 if TYPE_CHECKING:
     from lawkit.fitting import Fit
 
-#: A convex solution with a larger gap is refused, nats.
-TOLERANCE = 1e-6
-#: A conic solution with a larger gap is polished, nats.
-POLISH = 1e-9
-
-#: Narrower ranges of weights are not searched.
-NARROW = 1e-7
-
-#: Convex programs by the `form` that a law declares.
-FORMS = {"transfer": transfer.solve, "exponential": exponential.solve, "additive": additive.solve}
-
-
-@dataclass(frozen=True)
-class _Solution:
-    h: np.ndarray
-    objective: float
-    gradient: np.ndarray
-    gap: float
-    certificate: Literal["global", "local"]
-    lower_bound: float | None
-    notes: tuple[str, ...] = ()
+#: Draws by default, and the fewest that make an interval.
+DRAWS, FEWEST = 200, 20
 
 
 def optimize_mixture(
@@ -53,6 +32,9 @@ def optimize_mixture(
     available: Mapping[str, float] | None = None,
     max_epochs: float | Mapping[str, float] = 4.0,
     target: Mapping[str, float] | None = None,
+    draws: int | None = None,
+    interval: float = 0.9,
+    baseline: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> MixtureResult:
     """The mixture with the least predicted loss at a scale, with a certificate.
@@ -72,8 +54,16 @@ def optimize_mixture(
         Passes over a source's unique tokens, for all sources or by source.
     target
         Domain to weight in the objective (any positive scale). Default: the mean over all domains.
+    draws
+        Of the parameters, each with its own best mixture: the `uncertainty` of the result. By default 200 of the
+        posterior or bootstrap that the fit was made with, none without; a number asks for as many of the
+        Gauss-Newton normal of a fit without. 0 for none.
+    interval
+        Nominal coverage of all intervals, in (0, 1).
+    baseline
+        Source to fraction (sum 1 within 1e-3) of a mixture to compare with; unnamed sources have none.
     seed
-        For the starts used where the law is not convex in the weights.
+        For the choice of draws, and the starts used where the law is not convex in the weights.
 
     Returns
     -------
@@ -82,8 +72,8 @@ def optimize_mixture(
     Raises
     ------
     OptimizeError
-        For limits that make no sense or that no mixture satisfies, for a law without weights, and for a
-        solution whose optimality gap stays open.
+        For limits, draws or a baseline that make no sense, limits that no mixture satisfies, a law without
+        weights, and a solution whose optimality gap stays open.
 
     Examples
     --------
@@ -113,7 +103,11 @@ def optimize_mixture(
         fit.sources, fit.domains, n_tokens=n_tokens, bounds=bounds, available=available,
         max_epochs=max_epochs, target=target,
     )  # fmt: skip
+    count = _count(fit, draws)
+    if not 0 < interval < 1:
+        raise OptimizeError(f"interval must lie between 0 and 1, got {interval!r}")
     at = Target(fit, n_params, n_tokens, unique_tokens(fit, available))
+    baselines = _baselines(at, problem, baseline)
     middle = at.losses(problem.raised(at.floor).interior()[None])[0]
     if not np.all(np.isfinite(middle[problem.target > 0])):
         bad = [d for d, v in zip(fit.domains, middle, strict=True) if not np.isfinite(v)]
@@ -123,13 +117,16 @@ def optimize_mixture(
         )
     solution = solve(at, problem, seed)
     warnings = [*scale_warnings(fit, n_params, n_tokens), *edge_warnings(fit, solution.h), *solution.notes]
-    free: _Solution | None = solution
+    free: Solution | None = solution
     if problem.limited:
         try:
             free = solve(at, problem.unconstrained(), seed)
         except OptimizeError as error:  # for comparison only: the answer asked for stands
             free = None
             warnings.append(f"there is no mixture without limits to compare with: {error}")
+    unsure, notes = uncertainty(
+        at, problem, solution.h, baselines, count, interval, seed, lambda other: solve(other, problem, seed).h
+    )
     return MixtureResult(
         weights=dict(zip(fit.sources, solution.h.tolist(), strict=True)),
         objective=solution.objective,
@@ -149,117 +146,39 @@ def optimize_mixture(
         ),
         unconstrained_weights=None if free is None else dict(zip(fit.sources, free.h.tolist(), strict=True)),
         unconstrained_objective=None if free is None else free.objective,
-        baselines=_baselines(at, problem),
-        warnings=tuple(dict.fromkeys(warnings)),
+        baselines=dict(
+            zip(
+                baselines,
+                at.objectives(fit.z[None], np.array([*baselines.values()]), problem.target)[0].tolist(),
+                strict=True,
+            )
+        ),
+        uncertainty=unsure,
+        warnings=tuple(dict.fromkeys([*warnings, *notes])),
     )
 
 
-def solve(at: Target, problem: MixtureProblem, seed: int = 0) -> _Solution:
-    """The best mixture of one problem, by the way that fits the law's shape."""
-    law = at.fit.law
-    problem = problem.raised(at.floor)
-    room = min(1 - problem.lower.sum(), problem.upper.sum() - 1)
-    if room <= 1e3 * RESOLUTION:
-        # One mixture is left: it is the best there is, whatever the law.
-        h = problem.lower if 1 - problem.lower.sum() <= 1e3 * RESOLUTION else problem.upper
-        objective, gradient, _ = at.derivatives(problem.target)(h / h.sum())
-        return _Solution(h / h.sum(), objective, gradient, 0.0, "global", objective)
-    if room < NARROW:
+def _count(fit: Fit, draws: int | None) -> int:
+    """How many draws to take."""
+    if draws is None:
+        return 0 if fit.draws is None else min(DRAWS, len(fit.draws))
+    if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 0 or 0 < draws < FEWEST:
         raise OptimizeError(
-            f"the limits leave each weight a range of {room:.1g} only, too narrow to search and too wide to be one "
-            "mixture: fix the weights or widen the limits"
+            f"draws must be 0 or a whole number of at least {FEWEST}, got {draws!r}: fewer give no interval"
         )
-    if law.form == "capacity":
-        return _solve_capacity(at, problem)
-    if law.convex_in_weights:
-        return _solve_convex(at, problem)
-    return _solve_local(at, problem, seed)
+    return int(draws) if fit.draws is None else min(int(draws), len(fit.draws))
 
 
-def _solve_convex(at: Target, problem: MixtureProblem) -> _Solution:
-    evaluate = at.derivatives(problem.target)
-    candidates, notes = [], []
-    conic = FORMS.get(at.fit.law.form or "")
-    if conic is not None:
-        used = np.flatnonzero(problem.target > 0)
-        part = replace(problem, domains=tuple(problem.domains[e] for e in used), target=problem.target[used])
-        try:
-            natural = at.fit.parameters
-            h = conic([natural[d] for d in part.domains], at.scale, part)
-            candidates.append(_judged(evaluate, problem, problem.snap(h, 0.0)))
-        except SolverError as error:
-            notes.append(f"the conic solver failed ({error}); the interior-point method was used instead")
-    if candidates and POLISH < candidates[0].gap < np.inf:
-        near = problem.interior(candidates[0].h, depth=1e-6)
-        candidates.append(_judged(evaluate, problem, minimise(evaluate, problem, start=near, barrier=1e-8).h))
-    if not any(c.gap <= POLISH for c in candidates):
-        candidates.append(_judged(evaluate, problem, minimise(evaluate, problem).h))
-    # Weights a hair from a limit belong on it, unless the law's slope there says otherwise.
-    best = min(candidates, key=lambda s: s.gap)
-    for zeros in (True, False):
-        snapped = _judged(evaluate, problem, problem.snap(best.h, 1e-8, zeros=zeros))
-        if snapped.gap <= max(best.gap, 0.1 * POLISH):
-            best = snapped
-            break
-    if not best.gap <= TOLERANCE:
-        raise OptimizeError(
-            f"the best mixture found may be {best.gap:.3g} nats above the optimum, more than {TOLERANCE:g}, "
-            f"though law {at.fit.law.name} says it is convex in the weights: look at the fit's parameters"
-        )
-    return _Solution(
-        best.h, best.objective, best.gradient, best.gap, "global", best.objective - best.gap, tuple(notes)
-    )
-
-
-def _solve_capacity(at: Target, problem: MixtureProblem) -> _Solution:
-    evaluate = at.derivatives(problem.target)
-    by_source = np.zeros(len(problem.sources))
-    by_source[[problem.sources.index(d) for d in problem.domains]] = problem.target
-    parameters = at.fit.parameters[problem.domains[0]]
-    own = replace(problem, domains=problem.sources, target=by_source)
-    found = _capacity_search.solve(parameters, at.scale, own, evaluate)
-    objective, gradient, _ = evaluate(found.h)
-    gap = max(0.0, objective - found.lower_bound)
-    if gap <= TOLERANCE:
-        return _Solution(found.h, objective, gradient, gap, "global", found.lower_bound)
-    note = (
-        f"the mixture is within {gap:.2g} nats of the best possible, but that it is the best is not proven: "
-        "the limits keep the capacity law's convex relaxation from being exact"
-    )
-    return _Solution(found.h, objective, gradient, gap, "local", found.lower_bound, (note,))
-
-
-def _solve_local(at: Target, problem: MixtureProblem, seed: int) -> _Solution:
-    evaluate = at.derivatives(problem.target)
-    found = multi_start(evaluate, problem, seed)
-    best = _judged(evaluate, problem, found[0].h)
-    for zeros in (True, False):
-        snapped = _judged(evaluate, problem, problem.snap(best.h, 1e-8, zeros=zeros))
-        if snapped.objective <= best.objective + 1e-12 and snapped.gap < np.inf:
-            best = snapped
-            break
-    agree = sum(s.objective <= best.objective + TOLERANCE for s in found)
-    note = (
-        f"law {at.fit.law.name} is not known to be convex in the weights: the mixture is the best of "
-        f"{len(found)} starts, {agree} of which ended within {TOLERANCE:g} nats of it; proven only locally"
-    )
-    return _Solution(best.h, best.objective, best.gradient, best.gap, "local", None, (note,))
-
-
-def _judged(evaluate, problem: MixtureProblem, h: np.ndarray) -> _Solution:
-    objective, gradient, _ = evaluate(h)
-    gap = frank_wolfe_gap(gradient, h, problem) if np.isfinite(objective) else np.inf
-    return _Solution(h, objective, gradient, gap, "local", None)
-
-
-def _baselines(at: Target, problem: MixtureProblem) -> dict[str, float]:
-    """The objective at the uniform and at the best recorded mixture."""
+def _baselines(
+    at: Target, problem: MixtureProblem, given: Mapping[str, float] | None
+) -> dict[str, np.ndarray]:
+    """Mixtures (K,) to compare with: the uniform one, the best recorded one, and the one that was given."""
     K, recorded = len(problem.sources), at.fit.runs.weights
+    out = {"uniform": np.full(K, 1 / K)}
     recorded = np.unique(recorded[np.isfinite(recorded).all(axis=1)], axis=0)
-    with np.errstate(all="ignore"):
-        objective = at.losses(np.vstack([np.full((1, K), 1 / K), recorded])) @ problem.target
-    out = {"uniform": float(objective[0])}
-    finite = objective[1:][np.isfinite(objective[1:])]
-    if len(finite):
-        out["best_recorded"] = float(finite.min())
+    objective = at.objectives(at.fit.z[None], recorded, problem.target)[0]
+    if np.isfinite(objective).any():
+        out["best_recorded"] = recorded[np.nanargmin(np.where(np.isfinite(objective), objective, np.nan))]
+    if given is not None:
+        out["baseline"] = problem.mixture(given, "baseline")
     return out

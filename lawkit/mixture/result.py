@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,94 @@ class ActiveConstraint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Against:
+    """The mixture beside another one, over draws.
+
+    Attributes
+    ----------
+    objective
+        The other mixture's, under the fitted parameters.
+    probability_worse
+        Share of the draws in which the other mixture has the higher loss; where both are equal counts half.
+    difference
+        (lower, median, upper) of its loss less that of the mixture, nats per token.
+    """
+
+    objective: float
+    probability_worse: float
+    difference: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncertainty:
+    """What the fit's uncertainty about its parameters means for the mixture.
+
+    All of it is about mean losses under the law: neither the noise of single runs is in it nor what the law itself
+    may get wrong beyond the data.
+
+    Attributes
+    ----------
+    kind
+        Where the draws come from: 'laplace', 'nuts', 'bootstrap', or 'normal' (the Gauss-Newton normal around the
+        point fit).
+    interval
+        Nominal coverage of what follows.
+    optima
+        (S, K) the best mixture of each draw.
+    left_out
+        Number of further draws for which none was found.
+    weights
+        Source to (lower, upper). This share of the draws has its best mixture within all of these at once; where the
+        middle of the draws is not the chosen mixture, each reaches as far around the chosen weight as around the
+        middle; and each is widened on both sides by the source's `pull`.
+    weights_marginal
+        The same for one source at a time.
+    pull
+        Source to the change of the best weight when the losses that the fit predicts for its own runs are fitted
+        again: what the law's priors do to it; 0 without priors.
+    objective
+        (lower, upper) of the chosen mixture's loss.
+    regret_mean, regret_upper
+        Loss given up by the chosen mixture to each draw's own best one: mean and quantile at `interval`, nats per
+        token.
+    against
+        Other mixtures by name, as in `MixtureResult.baselines`.
+    """
+
+    kind: Literal["laplace", "nuts", "bootstrap", "normal"]
+    interval: float
+    optima: np.ndarray
+    left_out: int
+    weights: dict[str, tuple[float, float]]
+    weights_marginal: dict[str, tuple[float, float]]
+    pull: dict[str, float]
+    objective: tuple[float, float]
+    regret_mean: float
+    regret_upper: float
+    against: dict[str, Against]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its part of `MixtureResult.to_dict`."""
+        return {
+            "interval": self.interval,
+            "draws": {"kind": self.kind, "used": len(self.optima), "left_out": self.left_out},
+            "weights_interval": {s: list(v) for s, v in self.weights.items()},
+            "weights_interval_marginal": {s: list(v) for s, v in self.weights_marginal.items()},
+            "pull": self.pull,
+            "objective_interval": list(self.objective),
+            "regret": {"mean": self.regret_mean, "upper": self.regret_upper},
+            "against": {
+                name: {
+                    "objective": other.objective,
+                    "probability_worse": other.probability_worse,
+                    "difference": list(other.difference),
+                }
+                for name, other in self.against.items()
+            },
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class MixtureResult:
     """The best mixture for a target, and how good it is known to be.
 
@@ -64,7 +155,10 @@ class MixtureResult:
     unconstrained_weights, unconstrained_objective
         The optimum over all mixtures, without bounds and availability; None where there is none to compare with.
     baselines
-        The objective at other mixtures: 'uniform', and 'best_recorded', the best of the runs' own mixtures.
+        The objective at other mixtures: 'uniform', 'best_recorded', the best of the runs' own mixtures, and
+        'baseline' where one was given.
+    uncertainty
+        Over draws of the parameters; None without draws.
     warnings
         What to know before acting on it.
     """
@@ -79,6 +173,7 @@ class MixtureResult:
     unconstrained_weights: dict[str, float] | None
     unconstrained_objective: float | None
     baselines: dict[str, float] = field(default_factory=dict)
+    uncertainty: Uncertainty | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -106,7 +201,10 @@ class MixtureResult:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that `lawkit optimize-mixture --json` prints (numbers that are not finite as None)."""
+        """The object that `lawkit optimize-mixture --json` prints (numbers that are not finite as None).
+
+        Without draws there are no `weights_interval`, `objective_interval`, `regret` and `against`.
+        """
         return _finite(
             {
                 "weights": self.weights,
@@ -124,6 +222,7 @@ class MixtureResult:
                     "objective": self.unconstrained_objective,
                 },
                 "baselines": self.baselines,
+                **({} if self.uncertainty is None else self.uncertainty.to_dict()),
                 "warnings": list(self.warnings),
             }
         )

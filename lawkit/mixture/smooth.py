@@ -8,15 +8,19 @@ step, the decrement) is unchanged when a weight is rescaled, so an optimum with 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lawkit.mixture.problem import RESOLUTION, MixtureProblem
 
-#: Objective, gradient (K,) and Hessian (K, K) at a mixture (K,).
-Derivatives = Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
+#: Objective, gradient (K,) and Hessian (K, K).
+Expansion = tuple[float, np.ndarray, np.ndarray]
+#: They at a mixture (K,).
+Derivatives = Callable[[np.ndarray], Expansion]
+#: They for the objectives numbered (m,) of many, each at its own mixture (m, K): (m,), (m, K), (m, K, K).
+ManyDerivatives = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 #: Last barrier weight: each limit costs at most this many nats of optimality.
 FINAL_BARRIER = 1e-13
@@ -56,10 +60,57 @@ def minimise(
     barrier
         First barrier weight; start lower when `start` is already good.
     """
-    h = problem.interior() if start is None else start.astype(float).copy()
+    search = _search(problem, problem.interior() if start is None else start, barrier, max_iterations)
+    asked = next(search)
+    while True:
+        with np.errstate(all="ignore"):
+            answer = derivatives(asked)
+        try:
+            asked = search.send(answer)
+        except StopIteration as end:
+            return end.value
+
+
+def minimise_many(
+    derivatives: ManyDerivatives,
+    problem: MixtureProblem,
+    starts: Sequence[np.ndarray],
+    barrier: float = 1e-2,
+    max_iterations: int = 200,
+) -> list[SmoothSolution]:
+    """`minimise` for several objectives under the same limits, with one evaluation of them all a step.
+
+    Parameters
+    ----------
+    derivatives
+        Of those asked for, by number.
+    starts
+        One mixture (K,) for each objective, as in `minimise`.
+    """
+    searches = [_search(problem, start, barrier, max_iterations) for start in starts]
+    asked = {i: next(search) for i, search in enumerate(searches)}
+    found: dict[int, SmoothSolution] = {}
+    while asked:
+        with np.errstate(all="ignore"):
+            answers = derivatives(np.array(list(asked)), np.array(list(asked.values())))
+        for i, value, gradient, hessian in zip(list(asked), *answers, strict=True):
+            try:
+                asked[i] = searches[i].send((float(value), gradient, hessian))
+            except StopIteration as end:
+                del asked[i]
+                found[i] = end.value
+    return [found[i] for i in range(len(searches))]
+
+
+def _search(
+    problem: MixtureProblem, start: np.ndarray, barrier: float, max_iterations: int
+) -> Generator[np.ndarray, Expansion, SmoothSolution]:
+    """The method itself: yields mixtures and is sent the objective's expansion there."""
+    h = start.astype(float).copy()
     free = problem.upper - problem.lower > RESOLUTION
     if free.sum() < 2:  # the sum leaves nothing to choose
-        return SmoothSolution(h, derivatives(h)[0])
+        value, _, _ = yield h
+        return SmoothSolution(h, value)
     # An upper limit that the sum and the lower limits imply anyway is left out.
     spare = 1 - problem.lower.sum()
     capped = (problem.upper - problem.lower < spare - RESOLUTION)[free]
@@ -68,12 +119,12 @@ def minimise(
     mu = barrier
     z_below, z_above, y = mu / below, mu / above, 0.0
 
-    def evaluate(point: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        with np.errstate(all="ignore"):
-            value, gradient, hessian = derivatives(point)
-        return value, gradient[free], hessian[np.ix_(free, free)]
+    def reduced(answer: Expansion) -> Expansion:
+        return answer[0], answer[1][free], answer[2][np.ix_(free, free)]
 
-    value, gradient, hessian = evaluate(h)
+    value, gradient, hessian = reduced((yield h))
+    if not (np.isfinite(gradient).all() and np.isfinite(hessian).all()):
+        return SmoothSolution(h, value)
     for _ in range(max_iterations):
         slope = gradient - mu / below
         slope[capped] += mu / above
@@ -96,9 +147,10 @@ def minimise(
             trial = h.copy()
             trial[free] += step * dx
             new_below, new_above = below + step * dx, above - step * dx[capped]
-            new = evaluate(trial)
+            new = reduced((yield trial))
             change = new[0] - value - mu * (np.log(new_below / below).sum() + np.log(new_above / above).sum())
-            if np.isfinite(change) and change <= -1e-4 * step * decrement + noise:
+            sound = np.isfinite(change) and np.isfinite(new[1]).all() and np.isfinite(new[2]).all()
+            if sound and change <= -1e-4 * step * decrement + noise:
                 break
             step *= 0.5
             if step < 1e-7:  # a kink, or the last digit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,14 @@ import numpy as np
 from lawkit.errors import OptimizeError
 from lawkit.mixture._form import Scale
 from lawkit.mixture.problem import RESOLUTION
-from lawkit.mixture.smooth import Derivatives
+from lawkit.mixture.smooth import Derivatives, ManyDerivatives
 
 if TYPE_CHECKING:
     from lawkit.fitting import Fit
+
+
+#: Second derivatives held at once, at most (several such arrays of 8 bytes each).
+LARGEST = 2e6
 
 
 class Target:
@@ -79,6 +84,41 @@ class Target:
                     self.n_params, self.n_tokens, h, self.unique
                 )
                 return float(v @ loss[used]), v @ gradient[used], np.tensordot(v, hessian[used], 1)
+
+        return evaluate
+
+    def with_parameters(self, z: np.ndarray) -> Target:
+        """The same target under other unconstrained parameters (G, P)."""
+        fit = replace(self.fit, estimate=replace(self.fit.estimate, z=z))
+        return Target(fit, self.n_params, self.n_tokens, self.unique)
+
+    def objectives(self, z: np.ndarray, mixtures: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """The objective (S, n) of mixtures (n, K) under unconstrained parameters z (S, G, P)."""
+        used = np.flatnonzero(target > 0)
+        with np.errstate(all="ignore"):
+            return self.fit.estimate.losses_at(z, self.inputs(mixtures))[..., used] @ target[used]
+
+    def derivatives_of(self, z: np.ndarray, target: np.ndarray) -> ManyDerivatives:
+        """The objectives under S unconstrained parameters z (S, G, P), each as a function of its own mixture."""
+        law, estimate = self.fit.law, self.fit.estimate
+        used = np.flatnonzero(target > 0)
+        groups = np.zeros(1, int) if law.coupled else used
+        v = target[used]
+
+        def some(which: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            m, G = len(h), len(groups)
+            x = replace(
+                self.inputs(h[:1]).take(np.tile(groups, m)), weights=np.repeat(h, G, axis=0)[:, None, :]
+            )
+            parts = law.function.hessian(z[which][:, groups].reshape(m * G, -1), x, ("weights",))
+            if law.coupled:  # (m, 1, E, ..)
+                return tuple(np.tensordot(p[:, 0, used], v, (1, 0)) for p in parts)  # type: ignore[return-value]
+            return tuple(np.tensordot(p.reshape(m, G, *p.shape[3:]), v, (1, 0)) for p in parts)  # type: ignore[return-value]
+
+        def evaluate(which: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            at_once = max(1, int(LARGEST / (len(estimate.domains) * h.shape[1] ** 2)))
+            parts = [some(which[i : i + at_once], h[i : i + at_once]) for i in range(0, len(which), at_once)]
+            return tuple(np.concatenate(p) for p in zip(*parts, strict=True))  # type: ignore[return-value]
 
         return evaluate
 

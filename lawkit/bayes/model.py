@@ -1,0 +1,145 @@
+"""The PyMC model of a `Spec`; needs PyMC (`pip install 'lawkit[bayes]'`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lawkit.bayes import _arviz
+from lawkit.bayes._proposal import Normal
+from lawkit.bayes.density import LogPosterior
+from lawkit.bayes.laplace import refuse_contradiction, mode
+from lawkit.bayes.natural import coordinates, natural, variable_name
+from lawkit.bayes.spec import ETA_SD, LOG_SIGMA, NU, Spec
+from lawkit.errors import FitError
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+
+def build(spec: Spec, around: Axes | None = None) -> pm.Model:
+    """The posterior of `spec` as a PyMC model.
+
+    Parameters
+    ----------
+    spec
+        The posterior.
+    around
+        Its `axes`, where they are known.
+
+    Returns
+    -------
+    pm.Model
+        Free are `u` (P,), of which the parameters are z = prior_mean + root u (see `Axes`); `log_noise` (m,);
+        `noise_nu` (m,); and, where the noise has covariates, `noise_slope` (m, C). Deterministic are `noise` (m,) and
+        the law's parameters in natural units by their names (see `variable_name`), vectors over the dimension
+        `source`. Observed is `log_loss` (n, m); where cells count less than 1, their log densities are multiplied by
+        their counts, and simulated losses do not depend on these.
+
+    Examples
+    --------
+    >>> import pymc as pm  # doctest: +SKIP
+    >>> with build(spec):  # doctest: +SKIP
+    ...     trace = pm.sample()
+    """
+    _arviz.arviz()  # before PyMC imports it, and lets its notices through
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    from lawkit.bayes.graph import functions, log_loss
+
+    n_sources = spec.inputs.weights.shape[1]
+    with pm.Model(coords=coordinates(spec), check_bounds=False) as model:
+        given = {name: pm.Data(name, value) for name, value in data(spec, around or axes(spec)).items()}
+        fixed = {name: pt.specify_shape(v, v.get_value().shape) for name, v in given.items()}
+        u = pm.Normal("u", 0.0, fixed["prior_sd"], shape=len(spec.start))
+        z = fixed["prior_mean"] + pt.dot(fixed["prior_root"], u)
+        values = natural(spec.law, z, spec.inputs.n_ref, spec.inputs.d_ref, n_sources, functions())
+        for name, value in values.items():
+            pm.Deterministic(variable_name(name), value, dims="source" if value.ndim else None)
+        log_noise = pm.Normal("log_noise", *LOG_SIGMA, dims="domain")
+        pm.Deterministic("noise", pt.exp(log_noise), dims="domain")
+        nu = pm.Gamma("noise_nu", *NU, dims="domain")
+        log_scale = fixed["log_spread"] + log_noise
+        if spec.covariates.shape[1]:
+            slopes = pm.Normal("noise_slope", 0.0, ETA_SD, dims=("domain", "covariate"))
+            log_scale = log_scale + pt.dot(spec.covariates, slopes.T)
+        parts = (nu, log_loss(spec.law, z, spec.inputs), pt.exp(log_scale))
+        observed: dict[str, Any] = {"observed": given["log_losses"], "dims": ("obs_id", "domain")}
+        if "counts" in given:
+            pm.CustomDist("log_loss", *parts, fixed["counts"], dist=_student, logp=_weighted, **observed)
+        else:
+            pm.StudentT("log_loss", nu=parts[0], mu=parts[1], sigma=parts[2], **observed)
+    return model
+
+
+def data(spec: Spec, around: Axes) -> dict[str, np.ndarray]:
+    """The model's data containers: all in which specs of one law and one table differ."""
+    out = {
+        "prior_mean": spec.prior_mean,
+        "prior_root": around.root,
+        "prior_sd": around.sd,
+        "log_losses": spec.log_losses,
+        "log_spread": np.log(spec.spread),
+        "counts": spec.counts,
+    }
+    if (spec.counts == 1).all():
+        del out["counts"]
+    return {name: np.ascontiguousarray(value, float) for name, value in out.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """Coordinates u of the parameters, z = prior_mean + root u, in which the posterior is about standard normal.
+
+    Attributes
+    ----------
+    root, sd
+        (P, P), (P,): z has the prior of the spec where u ~ Normal(0, sd), independently.
+    centre, spread
+        (T,), (T, T) the posterior's mode and a root of its covariance there, in `LogPosterior`'s coordinates of all
+        unknowns.
+    """
+
+    root: np.ndarray
+    sd: np.ndarray
+    centre: np.ndarray
+    spread: np.ndarray
+
+
+def axes(spec: Spec) -> Axes:
+    """The prior's own coordinates (its Cholesky root), turned and scaled to the posterior's curvature at its mode.
+
+    Raises
+    ------
+    FitError
+        If the posterior is not finite at the point fit, or the prior excludes the losses.
+    """
+    posterior = LogPosterior(spec)
+    start = posterior.start()
+    if not np.isfinite(posterior.value(start[None])[0]):
+        raise FitError(
+            f"law {spec.law.name!r} has no finite posterior at its point fit to {spec.name}: check the losses, or "
+            "choose another law"
+        )
+    centre = mode(posterior, start)[0]
+    refuse_contradiction(posterior, start, centre)
+    spread = Normal(centre, posterior.hessian(centre)).axes
+    of_z = spread[: posterior.P]
+    values, vectors = np.linalg.eigh(of_z @ of_z.T)
+    sd = 1.0 / np.sqrt(values)
+    return Axes(root=posterior.root @ vectors / sd, sd=sd, centre=centre, spread=spread)
+
+
+def _student(nu: Any, mu: Any, sigma: Any, counts: Any, size: Any) -> Any:
+    import pymc as pm
+
+    return pm.StudentT.dist(nu=nu, mu=mu, sigma=sigma, size=size)
+
+
+def _weighted(value: Any, nu: Any, mu: Any, sigma: Any, counts: Any) -> Any:
+    import pymc as pm
+
+    return counts * pm.logp(pm.StudentT.dist(nu=nu, mu=mu, sigma=sigma), value)

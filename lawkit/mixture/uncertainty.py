@@ -1,0 +1,236 @@
+"""The best mixture under draws of a fit's parameters: how far it may lie elsewhere, and what that would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lawkit.errors import LawkitError, OptimizeError
+from lawkit.mixture.certificate import frank_wolfe_gap
+from lawkit.mixture.problem import MixtureProblem
+from lawkit.mixture.result import Against, Uncertainty
+from lawkit.mixture.smooth import minimise_many
+from lawkit.mixture.solve import NARROW, TOLERANCE
+from lawkit.mixture.target import Target
+
+#: Weights this near a limit count as on it.
+NEAR = 1e-6
+#: Losses this near each other are equal, nats per token.
+EQUAL = 1e-12
+#: First barrier weight and depth of the start: draws have their optima near that of the point fit.
+BARRIER, DEPTH = 1e-3, 0.05
+
+
+@dataclass(frozen=True)
+class Optima:
+    """The best mixtures of the draws for which one was found.
+
+    Attributes
+    ----------
+    h
+        (S, K) mixtures.
+    objective
+        (S,) their losses, nats per token.
+    z
+        (S, G, P) the draws.
+    """
+
+    h: np.ndarray
+    objective: np.ndarray
+    z: np.ndarray
+
+
+def optima(
+    at: Target,
+    z: np.ndarray,
+    problem: MixtureProblem,
+    start: np.ndarray,
+    solve: Callable[[Target], np.ndarray],
+) -> Optima:
+    """The best mixture of each draw, all searched at once from the optimum of the point fit.
+
+    Parameters
+    ----------
+    at, problem
+        The target and the limits that the draws share.
+    z
+        (S, G, P) draws on the unconstrained scale.
+    start
+        (K,) optimum of the point fit.
+    solve
+        Best mixture (K,) of one draw's target, for draws whose optimality gap the search leaves open.
+
+    Notes
+    -----
+    A draw of a law that is convex in the weights is taken where its Frank-Wolfe gap is closed, by the search or by
+    `solve`. Of other laws it is enough that the search ends no worse than it began: their optima are local.
+    """
+    problem = problem.raised(at.floor)
+    derivatives = at.derivatives_of(z, problem.target)
+    everyone = np.arange(len(z))
+    if min(1 - problem.lower.sum(), problem.upper.sum() - 1) < NARROW:  # one mixture is left
+        h = np.tile(start, (len(z), 1))
+        objective = at.objectives(z, start[None], problem.target)[:, 0]
+        sound = np.isfinite(objective)
+        return Optima(h[sound], objective[sound], z[sound])
+    begin = problem.interior(start, DEPTH)
+    found = minimise_many(derivatives, problem, [begin] * len(z), BARRIER)
+    h = np.array([s.h for s in found])
+    objective, gradient, _ = derivatives(everyone, h)
+    sound = np.isfinite(objective)
+    if at.fit.law.convex_in_weights or at.fit.law.form is not None:
+        closed = np.array(
+            [
+                ok and frank_wolfe_gap(g, x, problem) <= TOLERANCE
+                for ok, g, x in zip(sound, gradient, h, strict=True)
+            ]
+        )
+        for i in np.flatnonzero(sound & ~closed):
+            try:
+                h[i] = solve(at.with_parameters(z[i]))
+            except OptimizeError:
+                continue
+            closed[i] = True
+            objective[i] = derivatives(everyone[[i]], h[[i]])[0][0]
+        sound = closed
+    else:
+        sound &= objective <= at.objectives(z, begin[None], problem.target)[:, 0]
+    return Optima(h[sound], objective[sound], z[sound])
+
+
+def uncertainty(
+    at: Target,
+    problem: MixtureProblem,
+    h: np.ndarray,
+    baselines: Mapping[str, np.ndarray],
+    count: int,
+    interval: float,
+    seed: int,
+    solve: Callable[[Target], np.ndarray],
+) -> tuple[Uncertainty | None, list[str]]:
+    """What `count` draws of the fit's parameters say of the mixture h (K,), and what to warn of.
+
+    Parameters
+    ----------
+    at, problem
+        The target and the limits.
+    baselines
+        Other mixtures (K,) by name.
+    interval
+        Nominal coverage.
+    solve
+        As for `optima`.
+
+    Returns
+    -------
+    Uncertainty or None
+        None for no draws, and where fewer than half of them have an optimum.
+    """
+    if count == 0:
+        return None, []
+    fit = at.fit
+    best = optima(at, fit.draw(count, seed), problem, h, solve)
+    used, left_out, notes = len(best.h), count - len(best.h), []
+    if left_out:
+        notes.append(
+            f"for {left_out} of {count} draws of the parameters no best mixture was found (no finite loss, or an "
+            "optimality gap that stayed open)"
+        )
+    if used < count / 2:
+        return None, [*notes, "so there are no intervals: look at the fit's parameters and warnings"]
+    notes[len(notes) :] = [f"{notes.pop()}: they are left out of the intervals"] if left_out else []
+    if not fit.law.convex_in_weights:
+        notes.append(
+            f"law {fit.law.name} is not convex in the weights: each draw's best mixture was searched near that of "
+            "the point fit only, so intervals may be too narrow"
+        )
+    others = at.objectives(best.z, np.array([h, *baselines.values()]), problem.target)
+    mine = others[:, 0]
+    point = at.objectives(fit.z[None], np.array([*baselines.values()]), problem.target)[0]
+    ends = [0.5 * (1 - interval), 0.5 * (1 + interval)]
+    regret = np.maximum(mine - best.objective, 0.0)
+    snapped = np.array([problem.snap(x, NEAR) for x in best.h])
+    shift, more = pull(at, problem, h, solve)
+
+    middle = np.median(snapped, 0)
+
+    def widened(low: np.ndarray, high: np.ndarray) -> dict[str, tuple[float, float]]:
+        # As far around the chosen mixture as around the draws' middle.
+        low, high = np.minimum(low, h - (middle - low)), np.maximum(high, h + (high - middle))
+        low = np.clip(low - np.abs(shift), problem.lower, h)
+        high = np.clip(high + np.abs(shift), h, problem.upper)
+        return dict(zip(problem.sources, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+
+    return Uncertainty(
+        kind="normal" if fit.draws is None else fit.draws.kind,
+        interval=interval,
+        optima=best.h,
+        left_out=left_out,
+        weights=widened(*simultaneous(snapped, interval)),
+        weights_marginal=widened(*np.quantile(snapped, ends, axis=0)),
+        pull=dict(zip(problem.sources, shift.tolist(), strict=True)),
+        objective=_floats(np.quantile(mine, ends)),
+        regret_mean=float(regret.mean()),
+        regret_upper=float(np.quantile(regret, interval)),
+        against={
+            name: _against(others[:, i] - mine, float(point[i - 1]), ends)
+            for i, name in enumerate(baselines, 1)
+        },
+    ), [*notes, *more]
+
+
+def pull(
+    at: Target, problem: MixtureProblem, h: np.ndarray, solve: Callable[[Target], np.ndarray]
+) -> tuple[np.ndarray, list[str]]:
+    """How far (K,) the optimum h (K,) moves when the fit's own losses are fitted again, and what to warn of.
+
+    See `Fit.echo`. A posterior trusts its priors: where they are at odds with the runs, neither is the best mixture
+    of the truth within the posterior's interval nor that of another fit to runs like these, but both are about this
+    far outside.
+    """
+    try:
+        again = at.fit.echo
+    except LawkitError as error:
+        return np.zeros_like(h), [f"how far the priors pull the mixture could not be measured: {error}"]
+    if again is at.fit.z:
+        return np.zeros_like(h), []
+    found = optima(at, again[None], problem, h, solve).h
+    if not len(found):
+        return np.zeros_like(h), [
+            "how far the priors pull the mixture could not be measured: no optimum was found"
+        ]
+    return problem.snap(found[0], NEAR) - h, []
+
+
+def simultaneous(values: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals (K,), (K,) that hold `share` of the rows of values (S, K) in all columns at once.
+
+    The central intervals of each column, stretched away from its median by one factor for all columns, the least
+    with which enough rows lie inside. A side counts at least a third of the way to its farthest value: a column that
+    is nearly always at a limit would otherwise stretch all others.
+    """
+    low, middle, high = np.quantile(values, [0.5 * (1 - share), 0.5, 0.5 * (1 + share)], axis=0)
+    below = np.maximum(middle - low, (middle - values.min(0)) / 3)
+    above = np.maximum(high - middle, (values.max(0) - middle) / 3)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        far = np.where(values > middle, (values - middle) / above, (middle - values) / below)
+    far = np.where(values == middle, 0.0, far).max(1)
+    factor = max(1.0, float(np.quantile(far, share, method="higher")))
+    return middle - factor * below, middle + factor * above
+
+
+def _against(difference: np.ndarray, objective: float, ends: list[float]) -> Against:
+    difference = np.where(np.isnan(difference), np.inf, difference)
+    difference = np.where(np.abs(difference) < EQUAL, 0.0, difference)
+    worse = float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+    with np.errstate(invalid="ignore"):
+        low, middle, high = np.quantile(difference, [ends[0], 0.5, ends[1]])
+    return Against(
+        objective=objective, probability_worse=worse, difference=(float(low), float(middle), float(high))
+    )
+
+
+def _floats(pair: np.ndarray) -> tuple[float, float]:
+    return float(pair[0]), float(pair[1])

@@ -1,0 +1,319 @@
+"""The best mixture: how it moves with scale, and what leaving it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lawkit.errors import ReportError
+from lawkit.mixture import MixtureProblem, MixtureResult, optimize_mixture
+from lawkit.mixture.target import Target, unique_tokens
+from lawkit.report._style import (
+    GREY,
+    PANELS,
+    SMALL,
+    called,
+    finish,
+    listed,
+    log_axis,
+    look,
+    panels,
+    size,
+    styled,
+)
+from lawkit.report.fit_figures import Scale
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lawkit.fitting import Fit
+
+#: A source that never gets so much is named in the caption and has no curve.
+SLIGHT = 0.02
+#: Mixtures along each curve of the penalty.
+GRID = 121
+_OF = {
+    "normal": "the Gauss-Newton normal",
+    "laplace": "the Laplace posterior",
+    "nuts": "the NUTS posterior",
+    "bootstrap": "the bootstrap",
+}
+
+
+@styled
+def weights_by_scale_figure(
+    fit: Fit,
+    *,
+    reach: float = 1000.0,
+    steps: int = 7,
+    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+    available: Mapping[str, float] | None = None,
+    max_epochs: float | Mapping[str, float] = 4.0,
+    target: Mapping[str, float] | None = None,
+    draws: int = 100,
+    interval: float = 0.9,
+    seed: int = 0,
+) -> Figure:
+    """The best weights and their intervals, from the largest run to `reach` times as much of what varies.
+
+    Where both sizes vary, compute grows at the largest run's tokens per parameter; else the one size that varies.
+
+    Parameters
+    ----------
+    fit
+        A fit of a law with mixture weights, to runs of more than one scale.
+    reach
+        Factor between the largest run and the end of the axis.
+    steps
+        At how many scales the best mixture is found.
+    bounds, available, max_epochs, target, draws, interval, seed
+        As for `lawkit.optimize_mixture`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ReportError
+        For runs that share one scale, a reach or a number of steps that make no path, or without matplotlib.
+    OptimizeError
+        As `lawkit.optimize_mixture`.
+    """
+    runs = fit.runs
+    scale = Scale.of(runs)
+    if scale is None:
+        raise ReportError(
+            "the runs share one scale, so they say nothing of how the best mixture moves with it: add runs of another "
+            "n_params or n_tokens"
+        )
+    if not 1 < reach < np.inf:
+        raise ReportError(f"reach must be a factor above 1, got {reach!r}")
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 2:
+        raise ReportError(f"steps must be a whole number of at least 2, got {steps!r}")
+    at = scale.x(runs.n_params, runs.n_tokens)
+    top = int(np.argmax(at))
+    factors = np.geomspace(1.0, reach, steps)
+    sizes = [
+        {
+            c: float(getattr(runs, c)[top]) * (f ** (1 / len(scale.columns)) if c in scale.columns else 1.0)
+            for c in ("n_params", "n_tokens")
+            if getattr(runs, c) is not None
+        }
+        for f in factors
+    ]
+    found = [
+        optimize_mixture(
+            fit, **s, bounds=bounds, available=available, max_epochs=max_epochs, target=target, draws=draws,
+            interval=interval, seed=seed,
+        )
+        for s in sizes
+    ]  # fmt: skip
+    x = at[top] * factors
+    best = np.array([[m.weights[s] for s in fit.sources] for m in found])
+    ends = np.array([_ends(m) for m in found])
+    order = [int(k) for k in np.argsort(-best.max(0), kind="stable")]
+    large = [k for k in order if ends[:, k].max() >= SLIGHT]
+    shown = large[:PANELS]
+    figure, axes = panels(len(shown), 1.5, sharex=True, sharey=True)
+    for i, (ax, k) in enumerate(zip(axes, shown, strict=True)):
+        style = look(i)
+        ax.fill_between(x, ends[:, k, 0], ends[:, k, 1], color=style.color, alpha=0.22, linewidth=0, zorder=1)
+        ax.plot(x, best[:, k], color=style.color, linestyle=style.dash, marker=style.marker, ms=3, zorder=2)
+        log_axis(ax, x * np.r_[0.8, np.ones(steps - 2), 1.25], scale.write)
+        ax.set_title(called(fit.sources[k]), loc="left", fontweight="bold", pad=3)
+        ax.set_title(f"{best[0, k]:.1%} to {best[-1, k]:.1%}", loc="right", fontsize=SMALL, color=GREY, pad=3)
+    axes[0].set_ylim(0.0, min(1.0, 1.08 * float(ends[:, shown].max())))
+    small = [fit.sources[k] for k in order if k not in large]
+    notes = [
+        f"From the largest run ({_at(sizes[0])}) to {reach:.4g} times its "
+        + ("compute, at its tokens per parameter." if len(scale.columns) == 2 else f"{scale.label}."),
+        _of_draws(found, interval),
+        f"Not shown: {listed([fit.sources[k] for k in large[PANELS:]], 12)}." if large[PANELS:] else "",
+        f"Under {SLIGHT:.0%} throughout: {listed(small, 12)}." if small else "",
+    ]
+    return finish(
+        figure, f"{called(fit.law.title, 40)}: the best mixture against scale", notes, [], scale.label, "weight"
+    )
+
+
+def _ends(m: MixtureResult) -> list[tuple[float, float]]:
+    return [(w, w) if m.uncertainty is None else m.uncertainty.weights[s] for s, w in m.weights.items()]
+
+
+def _at(sizes: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{c} {size(v)}" for c, v in sizes.items() if v is not None) or "the scale of the runs"
+
+
+def _of_draws(found: list[MixtureResult], interval: float) -> str:
+    known = [m.uncertainty for m in found if m.uncertainty is not None]
+    if not known:
+        return "There are no draws, hence no bands."
+    pulled = any(abs(v) > 0.001 for u in known for v in u.pull.values())
+    return (
+        f"Bands: at each scale {interval:.0%} of {len(known[0].optima)} draws of {_OF[known[0].kind]} have their best "
+        "mixture within all of them at once"
+        + (", widened by how far the law's priors pull it." if pulled else ".")
+        + (" Where there is none, too few draws had a best mixture." if len(known) < len(found) else "")
+    )
+
+
+# ---- the penalty ------------------------------------------------------------------------------------------------
+
+
+@styled
+def penalty_figure(
+    fit: Fit,
+    result: MixtureResult | None = None,
+    *,
+    n_params: float | None = None,
+    n_tokens: float | None = None,
+    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+    available: Mapping[str, float] | None = None,
+    max_epochs: float | Mapping[str, float] = 4.0,
+    target: Mapping[str, float] | None = None,
+    draws: int = 100,
+    interval: float = 0.9,
+    seed: int = 0,
+) -> Figure:
+    """What it costs to give a source more or less than the best mixture does, source by source.
+
+    The others make room, or fill it, in proportion to their weights as far as their limits let them. The curve is the
+    loss under the fitted law less that of the best mixture; the band is the same under draws of the parameters,
+    below zero where a draw would have the other mixture.
+
+    Parameters
+    ----------
+    fit
+        A fit of a law with mixture weights.
+    result
+        The best mixture at this scale under these limits, if it is already known.
+    n_params, n_tokens, bounds, available, max_epochs, target, seed
+        As for `lawkit.optimize_mixture`.
+    draws
+        How many draws of the parameters; 0 for no bands.
+    interval
+        Nominal coverage of the bands.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ReportError
+        If `result` is of another fit, scale or target, draws or the interval make no sense, or without matplotlib.
+    OptimizeError
+        As `lawkit.optimize_mixture`.
+    """
+    limits: dict[str, Any] = {"bounds": bounds, "available": available, "max_epochs": max_epochs, "target": target}
+    if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 0:
+        raise ReportError(f"draws must be 0 or a whole number above, got {draws!r}")
+    if not 0 < interval < 1:
+        raise ReportError(f"interval must lie between 0 and 1, got {interval!r}")
+    if result is None:
+        result = optimize_mixture(fit, n_params=n_params, n_tokens=n_tokens, draws=0, seed=seed, **limits)
+    at = Target(fit, n_params, n_tokens, unique_tokens(fit, available))
+    problem = MixtureProblem.build(fit.sources, fit.domains, n_tokens=n_tokens, **limits).raised(at.floor)
+    _check(result, at, problem)
+    h = np.array([result.weights[s] for s in fit.sources])
+    z = fit.draw(draws, seed) if draws else np.empty((0, *fit.z.shape))
+    order = [int(k) for k in np.argsort(-h, kind="stable")]
+    lines = {k: w for k in order if len(w := _range(h, k, problem)) > 1}
+    if not lines:
+        raise ReportError("the limits leave no room around the best mixture: widen them to see what that costs")
+    shown = list(lines)[:PANELS]
+    figure, axes = panels(len(shown), 1.5, sharex=True, sharey=True)
+    near, farthest = [], 0.0
+    curves = []
+    for k in shown:
+        mixtures = np.array([_moved(h, k, w, problem) for w in lines[k]])
+        own = at.objectives(fit.z[None], mixtures, problem.target)[0] - result.objective
+        curves.append((mixtures, own))
+        close = (lines[k] >= h[k] / 4) & (lines[k] <= max(2 * h[k], h[k] + 0.05)) & np.isfinite(own)
+        near.append(float(own[close].max()))
+    cap = 1.3 * max(*near, 1e-4)
+    for i, (ax, k, (mixtures, own)) in enumerate(zip(axes, shown, curves, strict=True)):
+        w, style = lines[k], look(i)
+        if draws:
+            with np.errstate(all="ignore"):
+                both = at.objectives(z, np.vstack([h[None], mixtures]), problem.target)
+                lower, upper = np.nanquantile(
+                    both[:, 1:] - both[:, :1], [0.5 - interval / 2, 0.5 + interval / 2], axis=0
+                )
+            ax.fill_between(w, lower, upper, color=style.color, alpha=0.22, linewidth=0, zorder=1)
+        ax.plot(w, own, color=style.color, linestyle=style.dash, zorder=2)
+        ax.plot([h[k]], [0.0], linestyle="none", marker=style.marker, ms=4, color=style.color, zorder=3)
+        farthest = max(farthest, float(w[own <= cap].max()))
+        ax.set_title(called(fit.sources[k]), loc="left", fontweight="bold", pad=3)
+        none = f", none: {own[0]:+.2g}" if w[0] == 0 and np.isfinite(own[0]) else ""
+        ax.set_title(f"best {h[k]:.1%}{none}", loc="right", fontsize=SMALL, color=GREY, pad=3)
+    axes[0].set_ylim(-0.2 * cap, cap)
+    axes[0].set_xlim(-0.02 * farthest, 1.02 * farthest)
+    stuck = [fit.sources[k] for k in order if k not in lines]
+    notes = [
+        f"At {_at({'n_params': at.n_params, 'n_tokens': at.n_tokens})}. The other sources make room, or fill it, in "
+        "proportion to their weights. none: the loss given up without the source, nats.",
+        f"Bands: {interval:.0%} of {draws} draws of {_OF['normal' if fit.draws is None else fit.draws.kind]}; below zero "
+        "where they would have the other mixture." if draws else "",
+        f"Not shown: {listed([fit.sources[k] for k in list(lines)[PANELS:]], 12)}." if len(lines) > PANELS else "",
+        f"Without room to move: {listed(stuck, 12)}." if stuck else "",
+    ]
+    return finish(
+        figure, f"{called(fit.law.title, 40)}: loss given up around the best mixture", notes, [],
+        "weight of the source", "loss above the best (nats)",
+    )  # fmt: skip
+
+
+def _check(result: MixtureResult, at: Target, problem: MixtureProblem) -> None:
+    """Refuses a result that is not of this fit at this scale."""
+    if tuple(result.weights) != at.fit.sources:
+        raise ReportError(f"the result has sources {listed(list(result.weights))}; the fit has {listed(at.fit.sources)}")
+    h = np.array([*result.weights.values()])
+    here = float(at.objectives(at.fit.z[None], h[None], problem.target)[0, 0])
+    if not np.isclose(here, result.objective, rtol=1e-9):
+        raise ReportError(
+            f"the result's mixture has objective {result.objective:.6g}, and {here:.6g} by this fit at this scale: give "
+            "the fit, n_params, n_tokens and target that it was made with"
+        )
+
+
+def _range(h: np.ndarray, k: int, problem: MixtureProblem) -> np.ndarray:
+    """Weights of source k that the limits allow, closer near zero where losses bend; that of h among them."""
+    others = np.arange(len(h)) != k
+    top = np.where(_base(h, k) > 0, problem.upper, problem.lower)[others].sum()
+    low = max(problem.lower[k], 1 - top)
+    high = min(problem.upper[k], 1 - problem.lower[others].sum())
+    if high - low < 1e-6:
+        return h[[k]]
+    return np.unique(np.clip(np.r_[low + (high - low) * np.linspace(0, 1, GRID) ** 2, h[k]], low, high))
+
+
+def _base(h: np.ndarray, k: int) -> np.ndarray:
+    """What the others' shares are in proportion to: their weights, or one each where they have none."""
+    rest = np.where(np.arange(len(h)) == k, 0.0, h)
+    return rest if rest.sum() > 1e-9 else np.where(np.arange(len(h)) == k, 0.0, 1.0)
+
+
+def _moved(h: np.ndarray, k: int, weight: float, problem: MixtureProblem) -> np.ndarray:
+    """The mixture (K,) with `weight` of source k, the others as near to proportion as their limits let them."""
+    from scipy.optimize import brentq
+
+    base = _base(h, k)
+
+    def others(scale: float) -> np.ndarray:
+        out = np.clip(scale * base, problem.lower, problem.upper)
+        out[k] = 0.0
+        return out
+
+    most = 1e3 / base[base > 0].min()
+    if others(0.0).sum() >= 1 - weight:
+        out = others(0.0)
+    elif others(most).sum() <= 1 - weight:
+        out = others(most)
+    else:
+        out = others(float(brentq(lambda t: others(t).sum() - (1 - weight), 0.0, most, xtol=1e-15)))  # type: ignore[arg-type]
+    out[k] = weight
+    return out / out.sum()
