@@ -1,12 +1,12 @@
-"""Simulation-based calibration: does a sampler return the posterior that it claims to?
+"""Simulation-based calibration, which tests whether a sampler returns the posterior that it claims to.
 
-Parameters are drawn from the prior and losses from the model; then the posterior of the simulated table must contain the
-parameters as often as it says. The rank of the true value among independent draws of the right posterior is uniform,
-for every quantity, whether or not the table identifies it (Talts et al. 2018).
+Parameters are drawn from the prior and losses from the model; then the posterior of the simulated table must contain
+the parameters as often as it says. The rank of the true value among independent draws of the right posterior is
+uniform, for every quantity, whether or not the table identifies it (Talts et al. 2018).
 
-This holds only if the refit uses the very prior that the parameters came from. Two things in a fit depend on the losses
-and must not here. Priors that are relative to the lowest observed loss are fixed by the losses of the template, and
-stay so for all tables simulated from it. How much rows count is estimated from residuals; simulated rows err
+This holds only if the refit uses the very prior that the parameters came from. Two things in a fit depend on the
+losses and must not here. Priors that are relative to the lowest observed loss are fixed by the losses of the template,
+and stay so for all tables simulated from it. How much rows count is estimated from residuals; simulated rows err
 independently, so all count in full. What the posterior is started from may depend on the losses, and does: it is the
 point fit, as ever. A choice made by the losses alone, such as looking only at tables for which a sampler gave no
 warning, leaves ranks uniform too.
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from lawkit.bayes.density import prior_root
 from lawkit.bayes.spec import ETA_SD, LOG_SIGMA, NU, GroupDraws, Spec, prior, specs
 from lawkit.errors import FitError, LawkitError
 from lawkit.fitting.draws import Noise, NoiseModel
@@ -199,7 +200,7 @@ def simulate(spec: Spec, rng: np.random.Generator) -> tuple[Spec, GroupDraws]:
         If the prior hardly ever gives positive finite losses.
     """
     m, C = spec.log_losses.shape[1], spec.covariates.shape[1]
-    root = np.linalg.cholesky(spec.prior_covariance)
+    root = prior_root(spec)
     for _ in range(1000):
         truth = GroupDraws(
             z=(spec.prior_mean + root @ rng.standard_normal(len(root)))[None],

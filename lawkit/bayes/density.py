@@ -1,8 +1,8 @@
 """The log posterior of a `Spec` and its exact derivatives, in coordinates in which the prior is (nearly) standard.
 
-The unknowns theta = (z (P), log sigma (m), log nu (m), eta (m x C)) are written as theta = centre + root u: z, log sigma
-and eta then have a standard normal prior in u, so that priors which tie parameters together (correlations of .9999 in
-the transfer laws) are no numerical problem, and a unit step means the same in all directions.
+The unknowns theta = (z (P), log sigma (m), log nu (m), eta (m x C)) are written as theta = centre + root u: z, log
+sigma and eta then have a standard normal prior in u, so that priors which tie parameters together (correlations of
+.9999 in the transfer laws) are no numerical problem, and a unit step means the same in all directions.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from math import lgamma
 import numpy as np
 
 from lawkit.bayes.spec import ETA_SD, LOG_SIGMA, NU, GroupDraws, Spec
+from lawkit.errors import FitError
 from lawkit.fitting.solver import tame
 
 #: Numbers in an array of one evaluation of the law, so that it stays in a core's cache.
@@ -45,7 +46,7 @@ class LogPosterior:
         self.spec = spec
         self.P, self.m, self.C = len(spec.start), spec.log_losses.shape[1], spec.covariates.shape[1]
         self.size = self.P + self.m * (2 + self.C)
-        self.root = np.linalg.cholesky(spec.prior_covariance)
+        self.root = prior_root(spec)
         normals = self.P + self.m * (1 + self.C)
         scales = np.log(np.diag(self.root)).sum() + self.m * (np.log(LOG_SIGMA[1]) + self.C * np.log(ETA_SD))
         gamma = NU[0] * np.log(NU[1]) - lgamma(NU[0])
@@ -65,7 +66,7 @@ class LogPosterior:
             )
 
     def coordinates(self, draws: GroupDraws) -> np.ndarray:
-        """u (S, T) of unknowns; the inverse of `draws`."""
+        """Coordinates u (S, T) of unknowns; the inverse of `draws`."""
         from scipy.linalg import solve_triangular
 
         u = solve_triangular(self.root, (draws.z - self.spec.prior_mean).T, lower=True).T
@@ -74,7 +75,7 @@ class LogPosterior:
         return np.concatenate([u, sigma, nu, draws.eta.reshape(len(u), -1) / ETA_SD], 1)
 
     def start(self) -> np.ndarray:
-        """u (T,) of the point fit and its noise, under the prior's mode of nu and no slopes of the noise."""
+        """Coordinates u (T,) of the point fit and its noise, nu at its prior's mode, the noise without slopes."""
         spec = self.spec
         # Losses without noise come from formulas; a start as far out as theirs would take long to leave.
         noise = np.maximum(spec.start_noise, np.exp(LOG_SIGMA[0] - 6 * LOG_SIGMA[1]))
@@ -150,6 +151,7 @@ class LogPosterior:
 
     # ---- second derivatives -------------------------------------------------------------------------------
 
+    @np.errstate(all="ignore")  # residuals of 1e150 overflow where a law is followed far out
     def hessian(self, u: np.ndarray, exact: bool = True) -> np.ndarray:
         """Second derivatives (T, T) at one u (T,); those of the law itself are left out unless `exact`."""
         from scipy.special import polygamma
@@ -209,6 +211,24 @@ class LogPosterior:
             rows = slice(at, at + step)
             total += function.curvature(z, spec.inputs.rows(rows), multipliers[:, rows])[0]
         return self.root.T @ tame(total) @ self.root
+
+
+def prior_root(spec: Spec) -> np.ndarray:
+    """Lower Cholesky factor (P, P) of the prior covariance of z.
+
+    Raises
+    ------
+    FitError
+        If that is not positive definite.
+    """
+    try:
+        return np.linalg.cholesky(spec.prior_covariance)
+    except np.linalg.LinAlgError:
+        least = float(np.linalg.eigvalsh(np.nan_to_num(spec.prior_covariance)).min())
+        raise FitError(
+            f"the prior covariance of law {spec.law.name!r} is not positive definite (smallest eigenvalue {least:.3g}): "
+            "correct the law's prior"
+        ) from None
 
 
 def log_likelihood(spec: Spec, draws: GroupDraws) -> np.ndarray:

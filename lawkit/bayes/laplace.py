@@ -9,6 +9,8 @@ approximation to the posterior; Pareto's k and a warning say so.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,12 @@ _LEAST_SHARE = 0.25
 _GOOD_K = 0.7
 #: Standard deviations from which on a prior and the losses contradict each other.
 _EXCLUDED = 8.0
+
+_TO_NATURAL: dict[str, Callable[[float], float]] = {
+    "positive": lambda z: float(np.exp(np.clip(z, -700, 700))),
+    "real": float,
+    "unit": lambda z: float(1 / (1 + np.exp(-np.clip(z, -700, 700)))),
+}
 
 
 def laplace(spec: Spec, draws: int = 4000, seed: int = 0) -> GroupDraws:
@@ -81,26 +89,30 @@ def laplace(spec: Spec, draws: int = 4000, seed: int = 0) -> GroupDraws:
     tilt = effective_parameters(posterior, joint)
     centre, more, arrived_again = mode(posterior, joint, tilt)
     normal = Normal(centre, posterior.hessian(centre))
-    found = _resample(posterior, normal, draws, np.random.default_rng(seed))
-    u, diagnostics = found
+    u, diagnostics = _resample(posterior, normal, draws, np.random.default_rng(seed))
     diagnostics |= {"newton_steps": steps + more, "effective_parameters": float(tilt.sum())}
-    warnings = []
-    if not (arrived and arrived_again):
-        warnings.append(
+    warnings = _warnings(spec, diagnostics, arrived and arrived_again)
+    out = posterior.draws(u)
+    return replace(out, diagnostics=diagnostics, warnings=warnings)
+
+
+def _warnings(spec: Spec, found: dict[str, Any], arrived: bool) -> tuple[str, ...]:
+    out = []
+    if not arrived:
+        out.append(
             f"the mode of the posterior of {spec.name} was not found in {_MOST_STEPS} steps: do not trust its draws, "
             "sample with --posterior nuts"
         )
-    if diagnostics["pareto_k"] > _GOOD_K:
-        part = diagnostics["weight_power"] < 1
-        warnings.append(
-            f"Laplace's approximation of the posterior of {spec.name} is rough (Pareto k {diagnostics['pareto_k']:.2f}, "
-            f"good up to {_GOOD_K}){' and was corrected in part only' if part else ''}: sample with --posterior nuts "
-            "where its intervals matter"
+    k, power = found["pareto_k"], found["weight_power"]
+    if k > _GOOD_K or power < 1:
+        how = f"Pareto k {k:.2f}, good up to {_GOOD_K}" + (
+            f"; corrected in part only, by weights to the power {power:.2g}" if power < 1 else ""
         )
-    out = posterior.draws(u)
-    return GroupDraws(
-        z=out.z, noise=out.noise, nu=out.nu, eta=out.eta, diagnostics=diagnostics, warnings=tuple(warnings)
-    )
+        out.append(
+            f"Laplace's approximation of the posterior of {spec.name} is rough ({how}): its intervals may be too narrow "
+            "or off centre; sample with --posterior nuts where they matter"
+        )
+    return tuple(out)
 
 
 # ---- the mode ---------------------------------------------------------------------------------------------
@@ -180,7 +192,11 @@ def effective_parameters(posterior: LogPosterior, u: np.ndarray) -> np.ndarray:
 def _resample(
     posterior: LogPosterior, normal: Normal, draws: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """u (draws, T), and how they came about: of the warped and the plain normal, the one whose weights are the evener."""
+    """Coordinates u (draws, T), and how they came about.
+
+    Of the warped and the plain normal, the one with the evener weights is taken; the plain one is only tried where the
+    warped one does not do.
+    """
     standard = rng.standard_normal((draws, posterior.size))
     cheap = posterior.size <= _WARP_UP_TO and posterior.spec.law.function.cheap_curvature
     best = None
@@ -218,8 +234,15 @@ def _resample(
 def refuse_contradiction(posterior: LogPosterior, start: np.ndarray, at: np.ndarray) -> None:
     """Raises FitError where the prior and the losses contradict each other.
 
-    Either the losses drag the mode far out of the prior; or the prior holds the mode where it is, the law fits much worse
-    there than at the point fit, and that is far out of the prior.
+    Either the losses drag the mode far out of the prior; or the prior holds the mode where it is, the law fits much
+    worse there than at the point fit, and that is far out of the prior.
+
+    Parameters
+    ----------
+    posterior
+        The density.
+    start, at
+        (T,) the point fit and the mode.
     """
     P, spec = posterior.P, posterior.spec
     sd = np.sqrt(np.diag(spec.prior_covariance))
@@ -238,25 +261,22 @@ def refuse_contradiction(posterior: LogPosterior, start: np.ndarray, at: np.ndar
     middle = spec.prior_mean[which]
     low, high = shown(middle - sd[which]), shown(middle + sd[which])
     raise FitError(
-        f"the prior of {name} excludes the losses of {spec.name}: it expects {shown(middle):.4g} ({low:.4g} to {high:.4g} "
-        f"within one standard deviation), the losses ask for {shown(asked[which]):.4g}, "
+        f"the prior of {name} excludes the losses of {spec.name}: it expects {shown(middle):.4g} ({low:.4g} to "
+        f"{high:.4g} within one standard deviation), the losses ask for {shown(asked[which]):.4g}, "
         f"{distance.max(0)[which]:.3g} standard deviations away: change the prior, or choose another law"
     )
 
 
-def _element(spec: Spec, which: int) -> tuple[str, Any]:
+def _element(spec: Spec, which: int) -> tuple[str, Callable[[float], float]]:
     """Name of an element of z, and what makes a natural value of it."""
     n_sources = spec.inputs.weights.shape[-1]
     names = spec.sources or tuple(str(k + 1) for k in range(n_sources))
-    for p in spec.law.parameters:
-        part = spec.law.layout(n_sources)[p.name]
-        if part.start <= which < part.stop:
-            name = f"{p.name}[{names[which - part.start]}]" if p.per_source else p.name
-            if p.name in spec.law.references:
-                name += " (as a loss at the geometric-mean scale)"
-            convert = {"positive": np.exp, "real": float, "unit": lambda v: 1 / (1 + np.exp(-v))}[p.support]
-            return name, lambda v: float(convert(np.clip(v, -700, 700)))
-    raise IndexError(which)
+    where = spec.law.layout(n_sources)
+    p = next(p for p in spec.law.parameters if where[p.name].start <= which < where[p.name].stop)
+    name = f"{p.name}[{names[which - where[p.name].start]}]" if p.per_source else p.name
+    if p.name in spec.law.references:
+        name += " (its term at the runs' mean scale)"
+    return name, _TO_NATURAL[p.support]
 
 
 def _values(spec: Spec) -> str:

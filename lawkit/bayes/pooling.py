@@ -39,7 +39,7 @@ from lawkit.laws._law import Law, Parameter
 _WORTH, _TYPICAL, _OF_PRIOR = 2.0, 0.25, 0.5
 _FEWEST = 3
 #: The prior stays where no mean moves by more than this part of its tau, nor log tau by more than this.
-_STAYS = 0.01
+_STAYS = 0.05
 _MOST_ROUNDS, _MOST_STEPS = 30, 500
 
 
@@ -100,16 +100,24 @@ def pooled(described: Sequence[Spec], warm: Pooling | None = None) -> tuple[list
     >>> pooling.parameters["alpha"]["natural"]  # doctest: +SKIP
     0.34
     """
+    specs, pooling, _ = pool(described, warm)
+    return specs, pooling
+
+
+def pool(
+    described: Sequence[Spec], warm: Pooling | None = None, modes: Sequence[GroupDraws] | None = None
+) -> tuple[list[Spec], Pooling, list[GroupDraws]]:
+    """As `pooled`, from near each domain's mode where that is known; also returns the modes found."""
     shared = _Shared(described)
-    specs, modes = list(described), [None] * len(described)
+    specs, at = list(described), list(modes or [None] * len(described))
     mean, tau, unsure = shared.mean, shared.sd, np.zeros(len(shared.mean))
     if warm is not None:
         mean, tau = (np.array([p[k] for p in warm.parameters.values()]) for k in ("mean", "sd"))
         unsure = warm.uncertainty
         specs = shared.under(specs, mean, tau, unsure)
     for rounds in range(1, _MOST_ROUNDS + 1):
-        found = [centre(spec, at) for spec, at in zip(specs, modes, strict=True)]
-        modes = [posterior.draws(u[None]) for posterior, u in found]
+        found = [centre(spec, a) for spec, a in zip(specs, at, strict=True)]
+        at = [posterior.draws(u[None]) for posterior, u in found]
         before = mean, tau
         mean, tau, unsure = shared.fitted(*shared.evidence(specs, found), tau)
         specs = shared.under(specs, mean, tau, unsure)
@@ -119,9 +127,8 @@ def pooled(described: Sequence[Spec], warm: Pooling | None = None) -> tuple[list
     told = {
         name: shared.told(p, mean[i], tau[i]) for i, (name, p) in enumerate(shared.parameters.items())
     }
-    return specs, Pooling(
-        parameters=told, uncertainty=unsure, iterations=rounds, converged=bool(moved < _STAYS)
-    )
+    converged = bool(moved < _STAYS)
+    return specs, Pooling(parameters=told, uncertainty=unsure, iterations=rounds, converged=converged), at
 
 
 def centre(spec: Spec, at: GroupDraws | None = None) -> tuple[LogPosterior, np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 from lawkit.bayes._importance import affordable_power, pareto_smoothed, resampled
 from lawkit.bayes._proposal import Normal
 from lawkit.bayes.density import LogPosterior
-from lawkit.bayes.pooling import Pooling, centre, pooled
+from lawkit.bayes.pooling import Pooling, centre, pool
 from lawkit.bayes.spec import GroupDraws, Spec
 from lawkit.errors import FitError
 from lawkit.fitting.draws import NoiseModel
@@ -95,14 +95,15 @@ def simulated_coverage(
             for name, p in places.items()
         }
         numbers = int(rng.integers(2**31))
-        for arm, specs in (("unpooled", world), ("pooled", pooled(world, pooling)[0])):
-            bands = _bands(specs, truth, places, numbers)
+        shared, _, near = pool(world, pooling, truth)
+        for arm, specs, at in (("unpooled", world, truth), ("pooled", shared, near)):
+            bands = _bands(specs, at, places, numbers)
             for name in places:
                 for kind, target in (("parameter", expected[name]), ("predictive", new[name])):
                     low, high = bands[name, kind]
                     key = arm, name, kind
                     hits.setdefault(key, []).append(((target >= low) & (target <= high)).mean(0))
-                    widths.setdefault(key, []).append(float((high - low).mean()))
+                    widths.setdefault(key, []).append(high - low)
 
     def table(number: Any) -> dict[str, Any]:
         kinds = ("parameter", "predictive")
@@ -122,7 +123,7 @@ def simulated_coverage(
             lambda *key: np.std(hits["pooled", *key]) / np.sqrt(worlds * len(described))
         ),
         "width_ratio": table(
-            lambda *key: np.mean(widths["pooled", *key]) / np.mean(widths["unpooled", *key])
+            lambda *key: np.median(np.divide(widths["pooled", *key], widths["unpooled", *key]))
         ),
         "level": LEVEL,
         "worlds": worlds,
@@ -138,7 +139,7 @@ def _bands(specs, truth, places, seed):
         for name, p in places.items():
             with np.errstate(all="ignore"):
                 log = np.log(spec.law.function.value(draws.z, replace(p.inputs, own=spec.inputs.own))[:, :, 0])
-            log = np.where(np.isfinite(log), log, -np.inf)
+            log = np.clip(np.where(np.isnan(log), -1e3, log), -1e3, 1e3)
             new = log + _noise(draws, p.spread[:, g], p.covariates, rng)
             for kind, v in (("parameter", log), ("predictive", new)):
                 ends.setdefault((name, kind), []).append(np.quantile(v, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=0))

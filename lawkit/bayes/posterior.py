@@ -66,13 +66,14 @@ def posterior(
     Notes
     -----
     The members of an average are fitted apart, and so are their posteriors. Members that saw the same noise err
-    together: the draws of each later member are moved to the conditional mean, given those of the first, under the
-    normal with the point fit's covariance, and their spread is shrunk to match.
+    together: their draws are paired by rank of what they say of the dearest runs, as if they erred alike there, which
+    is the widest that the average can be.
     """
     model = NoiseModel.of(runs, noise)
     law = e.law
     members = law.members if isinstance(law, Average) else (law,)
     each: list[list[GroupDraws]] = []
+    of_members: list[list[Spec]] = []
     described: list[Spec] = []
     traces: list[Any] = []
     for number, (member, z) in enumerate(zip(members, parts(law, e.z, len(runs.sources)), strict=True)):
@@ -81,11 +82,14 @@ def posterior(
         described = specs(runs, ready, z, gauss_newton(ready.problem, z)[0], model)
         found = _sampled(described, kind, seed + 1000 * number, progress)
         each.append([draws for draws, _ in found])
+        of_members.append(described)
         traces = [trace for _, trace in found]
     if len(members) > 1:
         ready = prepare(runs, law, e.objective, e.min_weight)
         described = specs(runs, ready, e.z, e.noise, model)
-        groups = [_averaged(spec, e.covariance[g], [m[g] for m in each]) for g, spec in enumerate(described)]
+        groups = [
+            _averaged(spec, [m[g] for m in of_members], [m[g] for m in each]) for g, spec in enumerate(described)
+        ]
         traces = [None] * len(groups)
     else:
         groups = each[0]
@@ -125,35 +129,28 @@ def _sampled(described: Sequence[Spec], kind: PosteriorKind, seed: int, progress
     return out
 
 
-def _averaged(spec: Spec, covariance: np.ndarray, members: list[GroupDraws]) -> GroupDraws:
-    """One group of an average: the members' draws side by side, as far from independent as `covariance` says.
+def _averaged(spec: Spec, described: Sequence[Spec], members: Sequence[GroupDraws]) -> GroupDraws:
+    """One group of an average: its members' draws side by side, paired by rank of their losses at the dearest runs.
 
     The noise is that of the average at the point fit, uncertain as that of the first member is.
     """
     least = min(len(m.z) for m in members)
-    first, ends = members[0], np.cumsum([m.z.shape[1] for m in members])
-    z = first.z[:least]
-    centred = z - z.mean(0)
-    columns = [z]
-    for member, start, stop in zip(members[1:], ends[:-1], ends[1:], strict=True):
-        own, cross = covariance[start:stop, start:stop], covariance[start:stop, : ends[0]]
-        # What the first member's draws explain of this one's, and how much of its spread that leaves.
-        gain = cross @ np.linalg.pinv(covariance[: ends[0], : ends[0]], rcond=1e-10, hermitian=True)
-        left = _root(own - gain @ cross.T) @ np.linalg.pinv(_root(own), rcond=1e-10)
-        mean = member.z[:least].mean(0)
-        columns.append(mean + centred @ gain.T + (member.z[:least] - mean) @ left.T)
+    x = spec.inputs
+    compute = x.n_params * x.n_tokens
+    dearest = x.rows(np.flatnonzero(compute >= np.quantile(compute, 0.9)))
+    order = []
+    for part, member in zip(described, members, strict=True):
+        said = part.law.function.value(member.z[:least], dearest)
+        order.append(np.argsort(np.nan_to_num(said.mean((1, 2)), nan=np.inf), kind="stable"))
+    rank = np.argsort(order[0])  # the first member's draws stay in their order
+    first = members[0]
     uncertain = first.noise[:least] / np.exp(np.log(first.noise[:least]).mean(0))
     return GroupDraws(
-        z=np.concatenate(columns, 1), noise=spec.start_noise * uncertain, nu=first.nu[:least],
-        eta=first.eta[:least], diagnostics=_worst([m.diagnostics for m in members]),
+        z=np.concatenate([m.z[o[rank]] for m, o in zip(members, order, strict=True)], 1),
+        noise=spec.start_noise * uncertain, nu=first.nu[:least], eta=first.eta[:least],
+        diagnostics=_worst([m.diagnostics for m in members]),
         warnings=tuple(dict.fromkeys(w for m in members for w in m.warnings)),
     )  # fmt: skip
-
-
-def _root(matrix: np.ndarray) -> np.ndarray:
-    """The symmetric root of a positive semidefinite matrix."""
-    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
 def _draws(

@@ -132,15 +132,15 @@ def uncertainty(
         return None, []
     fit = at.fit
     best = optima(at, fit.draw(count, seed), problem, h, solve)
-    used, left_out, notes = len(best.h), count - len(best.h), []
+    left_out, notes = count - len(best.h), []
     if left_out:
-        notes.append(
+        what = (
             f"for {left_out} of {count} draws of the parameters no best mixture was found (no finite loss, or an "
             "optimality gap that stayed open)"
         )
-    if used < count / 2:
-        return None, [*notes, "so there are no intervals: look at the fit's parameters and warnings"]
-    notes[len(notes) :] = [f"{notes.pop()}: they are left out of the intervals"] if left_out else []
+        if left_out > count / 2:
+            return None, [f"{what}, so there are no intervals: look at the fit's parameters and warnings"]
+        notes.append(f"{what}: they are left out of the intervals")
     if not fit.law.convex_in_weights:
         notes.append(
             f"law {fit.law.name} is not convex in the weights: each draw's best mixture was searched near that of "

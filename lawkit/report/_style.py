@@ -119,7 +119,7 @@ def panels(count: int, height: float, columns: int = 3, **kwargs: Any) -> tuple[
     """A figure of `count` panels, each `height` inches high, at most `columns` side by side."""
     from matplotlib.figure import Figure
 
-    columns = min(columns, count)
+    columns = 2 if count == 4 else min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **kwargs).ravel()
@@ -240,7 +240,19 @@ def power(value: float) -> str:
     return ("" if ahead == "1" else f"{ahead}·") + "10" + str(exponent).translate(_SUPERSCRIPT)
 
 
-def log_axis(ax: Axes, values: np.ndarray, write: Callable[[float], str]) -> None:
+def head(ax: Axes, name: str, note: str = "") -> None:
+    """A panel's name, shortened to the room that the panel and the note beside it leave."""
+    grid = ax.get_subplotspec()
+    columns = 1 if grid is None else grid.get_gridspec().ncols
+    room = 72 * WIDTH / columns - 34 - text_width(note, SMALL)
+    most = len(name)
+    while most > 9 and text_width(called(name, most), TEXT, bold=True) > room:
+        most -= 1
+    ax.set_title(called(name, most), loc="left", fontweight="bold", pad=3)
+    ax.set_title(note, loc="right", fontsize=SMALL, color=GREY, pad=3)
+
+
+def log_axis(ax: Axes, values: Sequence[float] | np.ndarray, write: Callable[[float], str]) -> None:
     """A logarithmic x axis over `values` with at most five or so numbers on it."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 

@@ -11,11 +11,10 @@ from lawkit.errors import ReportError
 from lawkit.mixture import MixtureProblem, MixtureResult, optimize_mixture
 from lawkit.mixture.target import Target, unique_tokens
 from lawkit.report._style import (
-    GREY,
     PANELS,
-    SMALL,
     called,
     finish,
+    head,
     listed,
     log_axis,
     look,
@@ -23,7 +22,7 @@ from lawkit.report._style import (
     size,
     styled,
 )
-from lawkit.report.fit_figures import Scale
+from lawkit.report._parts import Scale
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,8 +82,7 @@ def weights_by_scale_figure(
         As `lawkit.optimize_mixture`.
     """
     runs = fit.runs
-    scale = Scale.of(runs)
-    if scale is None:
+    if (scale := Scale.of(runs)) is None:
         raise ReportError(
             "the runs share one scale, so they say nothing of how the best mixture moves with it: add runs of another "
             "n_params or n_tokens"
@@ -123,8 +121,7 @@ def weights_by_scale_figure(
         ax.fill_between(x, ends[:, k, 0], ends[:, k, 1], color=style.color, alpha=0.22, linewidth=0, zorder=1)
         ax.plot(x, best[:, k], color=style.color, linestyle=style.dash, marker=style.marker, ms=3, zorder=2)
         log_axis(ax, x * np.r_[0.8, np.ones(steps - 2), 1.25], scale.write)
-        ax.set_title(called(fit.sources[k]), loc="left", fontweight="bold", pad=3)
-        ax.set_title(f"{best[0, k]:.1%} to {best[-1, k]:.1%}", loc="right", fontsize=SMALL, color=GREY, pad=3)
+        head(ax, fit.sources[k], f"{best[0, k]:.1%} to {best[-1, k]:.1%}")
     axes[0].set_ylim(0.0, min(1.0, 1.08 * float(ends[:, shown].max())))
     small = [fit.sources[k] for k in order if k not in large]
     notes = [
@@ -135,7 +132,12 @@ def weights_by_scale_figure(
         f"Under {SLIGHT:.0%} throughout: {listed(small, 12)}." if small else "",
     ]
     return finish(
-        figure, f"{called(fit.law.title, 40)}: the best mixture against scale", notes, [], scale.label, "weight"
+        figure,
+        f"{called(fit.law.title, 40)}: the best mixture against scale",
+        notes,
+        [],
+        scale.label,
+        "weight",
     )
 
 
@@ -208,7 +210,12 @@ def penalty_figure(
     OptimizeError
         As `lawkit.optimize_mixture`.
     """
-    limits: dict[str, Any] = {"bounds": bounds, "available": available, "max_epochs": max_epochs, "target": target}
+    limits: dict[str, Any] = {
+        "bounds": bounds,
+        "available": available,
+        "max_epochs": max_epochs,
+        "target": target,
+    }
     if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 0:
         raise ReportError(f"draws must be 0 or a whole number above, got {draws!r}")
     if not 0 < interval < 1:
@@ -223,7 +230,9 @@ def penalty_figure(
     order = [int(k) for k in np.argsort(-h, kind="stable")]
     lines = {k: w for k in order if len(w := _range(h, k, problem)) > 1}
     if not lines:
-        raise ReportError("the limits leave no room around the best mixture: widen them to see what that costs")
+        raise ReportError(
+            "the limits leave no room around the best mixture: widen them to see what that costs"
+        )
     shown = list(lines)[:PANELS]
     figure, axes = panels(len(shown), 1.5, sharex=True, sharey=True)
     near, farthest = [], 0.0
@@ -238,27 +247,33 @@ def penalty_figure(
     for i, (ax, k, (mixtures, own)) in enumerate(zip(axes, shown, curves, strict=True)):
         w, style = lines[k], look(i)
         if draws:
-            with np.errstate(all="ignore"):
-                both = at.objectives(z, np.vstack([h[None], mixtures]), problem.target)
-                lower, upper = np.nanquantile(
-                    both[:, 1:] - both[:, :1], [0.5 - interval / 2, 0.5 + interval / 2], axis=0
-                )
+            both = at.objectives(z, np.vstack([h[None], mixtures]), problem.target)
+            above = both[np.isfinite(both[:, 0])]
+            above = above[:, 1:] - above[:, :1]
+            above[np.isnan(above)] = np.inf
+            tails = [0.5 - interval / 2, 0.5 + interval / 2]
+            lower, upper = np.quantile(
+                above, tails, axis=0, method="nearest"
+            )  # between infinite ones there is none
             ax.fill_between(w, lower, upper, color=style.color, alpha=0.22, linewidth=0, zorder=1)
         ax.plot(w, own, color=style.color, linestyle=style.dash, zorder=2)
         ax.plot([h[k]], [0.0], linestyle="none", marker=style.marker, ms=4, color=style.color, zorder=3)
         farthest = max(farthest, float(w[own <= cap].max()))
-        ax.set_title(called(fit.sources[k]), loc="left", fontweight="bold", pad=3)
-        none = f", none: {own[0]:+.2g}" if w[0] == 0 and np.isfinite(own[0]) else ""
-        ax.set_title(f"best {h[k]:.1%}{none}", loc="right", fontsize=SMALL, color=GREY, pad=3)
+        none = f", none {own[0]:+.2g}" if w[0] == 0 < h[k] and np.isfinite(own[0]) else ""
+        head(ax, fit.sources[k], f"{h[k]:.1%}{none}")
     axes[0].set_ylim(-0.2 * cap, cap)
     axes[0].set_xlim(-0.02 * farthest, 1.02 * farthest)
     stuck = [fit.sources[k] for k in order if k not in lines]
     notes = [
         f"At {_at({'n_params': at.n_params, 'n_tokens': at.n_tokens})}. The other sources make room, or fill it, in "
-        "proportion to their weights. none: the loss given up without the source, nats.",
+        "proportion to their weights. Beside the names: the best weight, and the loss given up with none of the source.",
         f"Bands: {interval:.0%} of {draws} draws of {_OF['normal' if fit.draws is None else fit.draws.kind]}; below zero "
-        "where they would have the other mixture." if draws else "",
-        f"Not shown: {listed([fit.sources[k] for k in list(lines)[PANELS:]], 12)}." if len(lines) > PANELS else "",
+        "where they would have the other mixture."
+        if draws
+        else "",
+        f"Not shown: {listed([fit.sources[k] for k in list(lines)[PANELS:]], 12)}."
+        if len(lines) > PANELS
+        else "",
         f"Without room to move: {listed(stuck, 12)}." if stuck else "",
     ]
     return finish(
@@ -270,7 +285,9 @@ def penalty_figure(
 def _check(result: MixtureResult, at: Target, problem: MixtureProblem) -> None:
     """Refuses a result that is not of this fit at this scale."""
     if tuple(result.weights) != at.fit.sources:
-        raise ReportError(f"the result has sources {listed(list(result.weights))}; the fit has {listed(at.fit.sources)}")
+        raise ReportError(
+            f"the result has sources {listed(list(result.weights))}; the fit has {listed(at.fit.sources)}"
+        )
     h = np.array([*result.weights.values()])
     here = float(at.objectives(at.fit.z[None], h[None], problem.target)[0, 0])
     if not np.isclose(here, result.objective, rtol=1e-9):

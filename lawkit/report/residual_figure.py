@@ -9,7 +9,7 @@ import numpy as np
 
 from lawkit.fitting.prepare import fitted_cells
 from lawkit.report._style import GREY, SMALL, called, finish, listed, log_axis, look, panels, styled
-from lawkit.report.fit_figures import Scale, chosen
+from lawkit.report._parts import Scale, chosen
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,9 +57,7 @@ def residual_figure(fit: Fit, *, domains: Sequence[str] | None = None) -> Figure
 
     shown = chosen(fit, domains)
     runs, e = fit.runs, fit.estimate
-    mean = fit.predict(
-        runs.n_params, runs.n_tokens, runs.weights if fit.sources else None, runs.unique
-    ).mean
+    mean = fit.predict(runs.n_params, runs.n_tokens, runs.weights if fit.sources else None, runs.unique).mean
     cells = fitted_cells(runs, e.own, e.min_weight)
     x = e.inputs(runs.weights, runs.n_params, runs.n_tokens, runs.unique)
     with np.errstate(all="ignore"):
