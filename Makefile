@@ -47,9 +47,10 @@ endif
 test: $(STAMP)-test
 	@$(BIN)/python -m pytest -q
 
-CORE := $(patsubst %,tests/test_%.py,laws formula solver fit_folder published_laws mixture cli packaging)
+CORE := $(patsubst %,tests/test_%.py,laws formula solver fit_folder published_laws mixture cli packaging draws bands bootstrap \
+	laplace nuts arviz bayes_graph)
 
-# The law core alone: what CI also runs on a second Python.
+# The law core and all that PyMC and ArviZ touch: what CI also runs on a second Python, with their newer releases.
 test-core: $(STAMP)-test
 	@$(BIN)/python -m pytest -q -m "not slow" $(CORE)
 

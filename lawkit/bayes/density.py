@@ -226,8 +226,8 @@ def prior_root(spec: Spec) -> np.ndarray:
     except np.linalg.LinAlgError:
         least = float(np.linalg.eigvalsh(np.nan_to_num(spec.prior_covariance)).min())
         raise FitError(
-            f"the prior covariance of law {spec.law.name!r} is not positive definite (smallest eigenvalue {least:.3g}): "
-            "correct the law's prior"
+            f"the prior covariance of law {spec.law.name!r} is not positive definite (smallest eigenvalue "
+            f"{least:.3g}): correct the law's prior"
         ) from None
 
 

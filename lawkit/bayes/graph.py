@@ -14,6 +14,9 @@ from lawkit.laws._codegen import _PRINTER, Code, Node
 from lawkit.laws._function import Inputs
 from lawkit.laws._law import Law
 
+#: Symbols, and the logarithms that stand for them, that differ between runs of one mixture.
+_SCALES = frozenset(f"{log}{name}" for name in "NDU" for log in ("", "log_"))
+
 if TYPE_CHECKING:
     from pytensor.tensor.variable import TensorVariable
 
@@ -52,10 +55,15 @@ def loss(law: Law, z: TensorVariable, inputs: Inputs) -> TensorVariable:
         raise LawError(f"law {law.name!r} needs every domain to be one of the sources")
     node = law.function._loss
     outer, inner = _values(law, node, z, inputs)
+    # Checkpoints and model sizes share mixtures: a sum over sources that knows no scale is made once a mixture.
+    mixtures, which = np.unique(inputs.weights, axis=0, return_inverse=True)
+    once = {**inner, "h@j": np.maximum(mixtures, law.weight_floor)}
     n, K = inputs.weights.shape
     for symbol, code in zip(node.sum_symbols, node.inner, strict=True):
-        summand = pt.broadcast_to(pt.as_tensor_variable(_apply(code, inner)), (n, K))
-        outer[symbol.name] = summand.sum(1)[:, None]
+        shared = len(mixtures) < n and not {s.name for s in code.expr.free_symbols} & _SCALES
+        summand = pt.as_tensor_variable(_apply(code, once if shared else inner))
+        total = pt.broadcast_to(summand, (len(mixtures) if shared else n, K)).sum(1)
+        outer[symbol.name] = (total[which] if shared else total)[:, None]
     value = pt.as_tensor_variable(_apply(node.outer, outer))
     return pt.broadcast_to(value, (n, inputs.own.shape[1]))
 

@@ -117,7 +117,7 @@ def pool(
         specs = shared.under(specs, mean, tau, unsure)
     for rounds in range(1, _MOST_ROUNDS + 1):
         found = [centre(spec, a) for spec, a in zip(specs, at, strict=True)]
-        at = [posterior.draws(u[None]) for posterior, u in found]
+        at = [joint for _, _, joint in found]
         before = mean, tau
         mean, tau, unsure = shared.fitted(*shared.evidence(specs, found), tau)
         specs = shared.under(specs, mean, tau, unsure)
@@ -131,13 +131,15 @@ def pool(
     return specs, Pooling(parameters=told, uncertainty=unsure, iterations=rounds, converged=converged), at
 
 
-def centre(spec: Spec, at: GroupDraws | None = None) -> tuple[LogPosterior, np.ndarray]:
-    """The posterior and u (T,) of its mode, the noise corrected as `lawkit.bayes.laplace` does; from `at` or the start.
+def centre(spec: Spec, at: GroupDraws | None = None) -> tuple[LogPosterior, np.ndarray, GroupDraws]:
+    """The posterior, u (T,) of its mode with the noise corrected as `lawkit.bayes.laplace` does, and its joint mode.
+
+    The search starts at `at`, or else at the point fit.
 
     Raises
     ------
     FitError
-        If the posterior is not finite at the start.
+        If the posterior is not finite there.
     """
     posterior = LogPosterior(spec)
     u = posterior.start() if at is None else posterior.coordinates(at)[0]
@@ -146,9 +148,9 @@ def centre(spec: Spec, at: GroupDraws | None = None) -> tuple[LogPosterior, np.n
             f"law {spec.law.name!r} has no finite posterior at its point fit to {spec.name}: check the losses, choose "
             "another law, or leave pooling out"
         )
-    if at is None:
-        u, _, _ = mode(posterior, u)
-    return posterior, mode(posterior, u, effective_parameters(posterior, u))[0]
+    joint, _, _ = mode(posterior, u)  # the correction holds there only
+    corrected, _, _ = mode(posterior, joint, effective_parameters(posterior, joint))
+    return posterior, corrected, posterior.draws(joint[None])
 
 
 class _Shared:
@@ -197,7 +199,7 @@ class _Shared:
         return out
 
     def evidence(
-        self, specs: Sequence[Spec], found: Sequence[tuple[LogPosterior, np.ndarray]]
+        self, specs: Sequence[Spec], found: Sequence[tuple[LogPosterior, np.ndarray, GroupDraws]]
     ) -> tuple[np.ndarray, np.ndarray]:
         """What each domain's own losses say of theta - offset: precision (G, Q, Q), and precision x mean (G, Q).
 
@@ -205,7 +207,7 @@ class _Shared:
         taken to say nothing.
         """
         precision, pull = [], []
-        for spec, offset, (posterior, u) in zip(specs, self.offset, found, strict=True):
+        for spec, offset, (posterior, u, _) in zip(specs, self.offset, found, strict=True):
             axes = (posterior.root @ Normal(u, posterior.hessian(u)).axes[: posterior.P])[self.at]
             own = np.linalg.inv(axes @ axes.T)
             sd = np.sqrt(np.diag(spec.prior_covariance)[self.at])

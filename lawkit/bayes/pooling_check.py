@@ -75,7 +75,7 @@ def simulated_coverage(
         If no world can be fitted.
     """
     rng = np.random.default_rng(seed)
-    truth = [p.draws(u[None]) for p, u in (centre(spec) for spec in described)]
+    truth = [p.draws(u[None]) for p, u, _ in (centre(spec) for spec in described)]
     quiet = [_independent(spec) for spec in described]
     places = {"inside": _inside(described, model), "beyond": _beyond(described, model)}
     places = {name: p for name, p in places.items() if p is not None}
@@ -133,7 +133,7 @@ def _bands(specs, truth, places, seed):
     out = {}
     ends = {}
     for g, (spec, true) in enumerate(zip(specs, truth, strict=True)):
-        posterior, u = centre(spec, true)
+        posterior, u, _ = centre(spec, true)
         rng = np.random.default_rng([seed, g])
         draws = _draws(posterior, u, rng)
         for name, p in places.items():

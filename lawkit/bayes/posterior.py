@@ -34,6 +34,7 @@ def posterior(
     kind: PosteriorKind,
     *,
     noise: Noise = "constant",
+    pool: bool = False,
     seed: int = 0,
     progress: bool = False,
 ) -> tuple[Draws, Any]:
@@ -47,6 +48,9 @@ def posterior(
         'laplace' (numpy, importance-weighted) or 'nuts' (PyMC).
     noise
         What the noise may depend on beside the domain.
+    pool
+        Let the domains share a prior that is estimated from all of them, see `lawkit.bayes.pooling`; its simulated
+        coverage is then in the diagnostics as 'pooling'.
     seed
         The same seed gives the same draws.
     progress
@@ -76,10 +80,16 @@ def posterior(
     of_members: list[list[Spec]] = []
     described: list[Spec] = []
     traces: list[Any] = []
+    checks: list[dict[str, Any]] = []
+    short: list[str] = []
     for number, (member, z) in enumerate(zip(members, parts(law, e.z, len(runs.sources)), strict=True)):
         ready = prepare(runs, member, e.objective, e.min_weight)
         assert z is not None
         described = specs(runs, ready, z, gauss_newton(ready.problem, z)[0], model)
+        if pool:
+            described, pooling, notes = _pooled(described, model, seed + number)
+            checks.append(pooling)
+            short += notes
         found = _sampled(described, kind, seed + 1000 * number, progress)
         each.append([draws for draws, _ in found])
         of_members.append(described)
@@ -94,7 +104,37 @@ def posterior(
     else:
         groups = each[0]
     least = min(len(g.z) for g in groups)
-    return _draws(kind, groups, described, least, model), _trace(described, groups, traces, least)
+    draws = _draws(kind, groups, described, least, model)
+    if checks:  # members of an average are pooled one by one: the one that covers least is told
+        told = min(checks, key=lambda c: _beyond(c["coverage"]["pooled"]))
+        draws = replace(
+            draws, diagnostics={**draws.diagnostics, "pooling": told}, warnings=(*draws.warnings, *dict.fromkeys(short))
+        )
+    return draws, _trace(described, groups, traces, least)
+
+
+def _pooled(described: list[Spec], model: NoiseModel, seed: int) -> tuple[list[Spec], dict[str, Any], list[str]]:
+    """The posteriors under a prior that the domains share, what it is, and what the simulated check says of it."""
+    from lawkit.bayes.pooling import pooled
+    from lawkit.bayes.pooling_check import LEVEL, SHORT, simulated_coverage
+
+    shared, pooling = pooled(described)
+    worlds = max(5, min(40, int(1600 / (len(described) * described[0].prior_mean.size))))
+    found = simulated_coverage(described, pooling, model, worlds=worlds, seed=seed)
+    reached, apart = _beyond(found["pooled"]), _beyond(found["unpooled"])
+    notes = []
+    if reached < min(LEVEL - SHORT, apart):
+        notes.append(
+            f"pooling costs coverage here: in {worlds} tables simulated from this fit, {LEVEL:.0%} bands of pooled domains "
+            f"held {reached:.0%} of the true losses beyond the runs, those of domains by themselves "
+            f"{apart:.0%}: leave pooling out"
+        )
+    return shared, {**pooling.to_dict(), "coverage": found}, notes
+
+
+def _beyond(covered: dict[str, Any]) -> float:
+    """Coverage of the true losses beyond the runs; inside them where no size varies."""
+    return float((covered["beyond"] or covered["inside"])["parameter"])
 
 
 def _sampled(described: Sequence[Spec], kind: PosteriorKind, seed: int, progress: bool) -> list[_Sample]:

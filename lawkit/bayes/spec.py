@@ -167,7 +167,8 @@ def prior(law: Law, context: PriorContext) -> tuple[np.ndarray, np.ndarray]:
     """Prior mean (B, P) and covariance (P, P): the law's own, and weakly informative ones where it declares none.
 
     Parameters that enter linearly are losses in nats: the asymptote, or a term's size at the reference point. The
-    range that starts are drawn from is taken as the middle nine tenths of the others.
+    range that starts are drawn from is taken as the middle nine tenths of the others, but of real ones (coefficients of
+    weights, above all) as the middle quarter: tables with many sources ask for values far outside it.
     """
     mean, covariance = law.prior(context)
     where = law.layout(context.n_sources)
@@ -181,7 +182,8 @@ def prior(law: Law, context: PriorContext) -> tuple[np.ndarray, np.ndarray]:
             sd = 1.0 if _is_asymptote(law, p) else 1.5
         else:
             low, high = law.unconstrained_range(p)
-            mean[:, part], sd = 0.5 * (low + high), max((high - low) / 3.3, 0.25)
+            width = 1.5 * (high - low) if p.support == "real" else (high - low) / 3.3
+            mean[:, part], sd = 0.5 * (low + high), max(width, 0.25)
         covariance[part, part] = np.eye(part.stop - part.start) * sd**2
     return mean, covariance
 

@@ -137,7 +137,7 @@ def command(
     import lawkit
     from lawkit.fitting.sampling import check_draws
 
-    check_draws(posterior, bootstrap, noise)
+    check_draws(posterior, bootstrap, noise, pool)
     table = lawkit.read_runs(runs)
     # The bar of a sampler and a spinner would write over each other.
     with _output.working("fitting", quiet=as_json or posterior == "nuts"):
@@ -164,7 +164,7 @@ def command(
             result["prior_predictive"] = check(fit, seed=seed)
     _output.show_warnings(result["warnings"])
     if figures is not None:
-        from lawkit.report.figures import fit_figure, residual_figure, save
+        from lawkit.report import fit_figure, residual_figure, save
 
         for name, figure in (("fit", fit_figure(fit)), ("residuals", residual_figure(fit))):
             save(figure, figures, name)
@@ -270,11 +270,20 @@ def _show_draws(result: dict[str, Any]) -> None:
 
 def _show_pooling(pooling: dict[str, Any]) -> None:
     covered = pooling["coverage"]
-    _output.say("\nParameters are pooled over the domains. Simulated coverage of 90% bands, from this fit:\n")
+    _output.say(
+        f"\nParameters are pooled over the domains. Of the true losses of {covered['worlds']} tables simulated from this "
+        "fit, its 90% bands held\n"
+    )
     _output.show_table(
         ["", "inside the scales", "beyond them"],
         [
-            [what, *(_output.percent(covered[what][where], 0) for where in ("inside", "beyond"))]
+            [
+                what,
+                *(
+                    None if (found := covered[what][where]) is None else _output.percent(found["parameter"], 0)
+                    for where in ("inside", "beyond")
+                ),
+            ]
             for what in ("pooled", "unpooled")
         ],
     )
@@ -299,14 +308,14 @@ def _show_prior(found: dict[str, Any]) -> None:
 def _show_selection(scores: list[dict[str, Any]]) -> None:
     _output.say("\nLaws by the error expected one e-fold beyond the runs\n")
     _output.show_table(
-        ["law", "expected error", "earlier forecasts", "parameters", "left out because"],
+        ["law", "expected error", "forecasts", "parameters", "not judged because"],
         [
             [
                 s["name"],
                 _output.percent(s.get("score")),
                 _output.percent(s.get("holdout_mre")),
-                str(s["n_parameters"]),
-                s.get("skipped"),
+                None if s["n_parameters"] is None else str(s["n_parameters"]),
+                s["reason"],
             ]
             for s in scores
         ],

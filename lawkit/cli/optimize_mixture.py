@@ -11,6 +11,7 @@ from lawkit.cli import _output, _types
 from lawkit.cli._options import target_arguments, target_options
 
 if TYPE_CHECKING:
+    from lawkit.fitting import Fit
     from lawkit.mixture import MixtureResult
     from lawkit.mixture.result import Against
 
@@ -38,12 +39,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="Nominal coverage of the intervals.",
 )
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Save figures of the weights by scale and of the penalty around the optimum, as PNG and SVG.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     fit: Path,
     baseline: dict[str, float] | None,
     draws: int | None,
     interval: float,
+    figures: Path | None,
     as_json: bool,
     **target: Any,
 ) -> None:
@@ -74,12 +82,29 @@ def command(
         )
     result = found.to_dict()
     _output.show_warnings(result.get("warnings", ()))
+    if figures is not None:
+        _draw(fitted, found, arguments, figures)
     if as_json:
         _output.emit_json(result)
         return
     where = (_output.size(arguments[name]) for name in ("n_params", "n_tokens"))
     _output.say("The best mixture at {} parameters and {} tokens\n".format(*where))
     _show(found)
+
+
+def _draw(fit: Fit, found: MixtureResult, arguments: dict[str, Any], folder: Path) -> None:
+    """Save the figures; that of the weights by scale where the runs have more than one scale."""
+    from lawkit.fitting.bands import compute
+    from lawkit.report import penalty_figure, save, weights_by_scale_figure
+
+    with _output.working("drawing"):
+        made = {"penalty": penalty_figure(fit, found, **arguments)}
+        if compute(fit.runs) is not None:
+            limits = {k: v for k, v in arguments.items() if k not in ("n_params", "n_tokens")}
+            made["weights_by_scale"] = weights_by_scale_figure(fit, **limits)
+        for name, figure in made.items():
+            save(figure, folder, name)
+    _output.note(f"figures in {folder}")
 
 
 def _show(found: MixtureResult) -> None:

@@ -36,6 +36,7 @@ def fit(
     posterior: str = "none",
     bootstrap: int = 0,
     noise: Noise = "constant",
+    pool: bool = False,
     progress: bool = False,
 ) -> Fit:
     """Fits a law to runs, and once more without the runs that are held out.
@@ -69,6 +70,9 @@ def fit(
     noise
         What the noise of the posterior depends on beside the domain: 'constant' for nothing, 'size' for 1/n_params,
         'mixture' for the weights.
+    pool
+        Let the domains of a posterior share a prior for what their parameters have in common; its simulated coverage
+        is in `Fit.draws.diagnostics`. See `lawkit.bayes.pooling`.
     progress
         Show sampling at work, on a terminal.
 
@@ -100,12 +104,12 @@ def fit(
         raise FitError(f"min_weight must lie between 0 and 1, got {min_weight!r}")
     if starts is not None and starts < 1:
         raise FitError(f"starts must be at least 1, got {starts!r}")
-    check_draws(posterior, bootstrap, noise)
+    check_draws(posterior, bootstrap, noise, pool)
     scores: list[dict[str, Any]] | None = None
     if law == "auto" and formula is None:
         from lawkit.fitting.selection import select_law
 
-        law, found = select_law(runs, seed=seed)
+        law, found = select_law(runs, seed=seed, delta=delta, min_weight=min_weight)
         scores = [score.to_dict() for score in found]
     chosen = _resolve(runs, law, formula)
     objective = chosen.objective if delta is None else replace(chosen.objective, kind="huber", delta=delta)
@@ -132,7 +136,7 @@ def fit(
     )
     result = _with_holdout(result, holdout, objective, min_weight, seed, starts)
     if posterior != "none" or bootstrap:
-        result = with_draws(result, ready, posterior, bootstrap, noise, seed, progress)
+        result = with_draws(result, ready, posterior, bootstrap, noise, pool, seed, progress)
     if result.holdout is None:
         return result
     rolling = result.rolling  # made here, where the time is expected, and saved with the fit

@@ -1,4 +1,4 @@
-"""How a law would have done: fitted to a part of the runs, it forecasts the others, for every part and law alike."""
+"""How a law would have done: fitted to a part of the runs it forecasts the others, for every part and law alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from lawkit.errors import FitError
 from lawkit.fitting.bands import ELASTICITY, ORIGINS, compute
-from lawkit.fitting.clusters import training_runs, trained_settings
+from lawkit.fitting.clusters import trained_settings, training_runs
 from lawkit.fitting.estimate import estimate
 from lawkit.fitting.prediction import hold, parameter_sd
 from lawkit.fitting.prepare import Prepared, distinct, fitted_cells, recorded_sizes
@@ -17,9 +17,9 @@ from lawkit.laws._average import Average
 from lawkit.laws._law import Law
 from lawkit.runs import Runs
 
-#: Into so many parts runs of one scale are divided, each to be forecast from the others.
+#: Runs of one scale are divided into so many parts.
 FOLDS = 5
-#: What a law that ignores a size which never varied may be wrong by for each unit of its logarithm: a standard deviation.
+#: What a law that ignores a size which never varied may be wrong by for each unit of its log: a standard deviation.
 IGNORED = ELASTICITY / 1.645
 #: Log errors count as this at most, and forecasts that are no number as this much.
 _WORST = 1.0
@@ -33,19 +33,30 @@ class Judged:
     ----------
     fit, ready
         To all runs.
-    in_sample
-        (M, E) mean absolute log residuals of that fit on the cells that each of M parts forecasts.
     guess
         (E,) see `Judge.guess`.
+    in_sample
+        (M, E) mean absolute log residuals of that fit on the cells that each of M parts forecasts.
     errors
-        (M, E) the same of the forecasts; NaN where the law could not be fitted to the rest. None before `forecast`.
+        (M, E) the same of forecasts of each part by a fit to the rest; NaN where there is none. Before
+        `Judge.forecast`, all of it.
     """
 
     fit: Fit
     ready: Prepared
-    in_sample: np.ndarray
     guess: np.ndarray
-    errors: np.ndarray | None = None
+    in_sample: np.ndarray
+    errors: np.ndarray
+
+    @property
+    def forecast(self) -> np.ndarray:
+        """(M,) which parts the law forecasts."""
+        return ~np.isnan(self.errors).all(1)
+
+    @property
+    def least(self) -> float:
+        """What the score is at least: no forecast is better than the fit to what is forecast, but for chance."""
+        return float(score(self.in_sample, self.guess).mean())
 
 
 class Judge:
@@ -68,16 +79,13 @@ class Judge:
         Whether these are the runs above a cut in compute, forecast from those below; else they are random.
     """
 
-    def __init__(self, runs: Runs, seed: int = 0, delta: float | None = None, min_weight: float = 0.0) -> None:
+    def __init__(self, runs: Runs, seed: int = 0, delta: float | None = None, min_weight: float = 0.0):
         self.runs, self.seed, self.delta, self.min_weight = runs, seed, delta, min_weight
-        cuts = above_cuts(runs)
-        self.rolling = bool(cuts)
-        self.parts = cuts or random_parts(runs, seed)
+        self.rolling = compute(runs) is not None
+        self.parts = above_cuts(runs) if self.rolling else random_parts(runs, seed)
         self._found: dict[tuple[int, int], np.ndarray] = {}
 
-    # ---- fits ---------------------------------------------------------------------------------------------
-
-    def fit(self, law: Law) -> Judged:
+    def fit(self, law: Law, starts: int | None = None) -> Judged:
         """Fits to all runs.
 
         Raises
@@ -85,60 +93,64 @@ class Judge:
         FitError
             If the law cannot be fitted to them.
         """
-        fit, ready = self._fit(law, -1, None)
-        x = fit.estimate.inputs(self.runs.weights, self.runs.n_params, self.runs.n_tokens, self.runs.unique)
+        fit, ready = self._fit(law, -1, None, starts)
         miss = self._miss(fit, self.runs)
-        inside = np.array([mean(miss[part], 0) for part in self.parts]).reshape(len(self.parts), -1)
-        del x
-        return Judged(fit=fit, ready=ready, in_sample=inside, guess=self.guess(fit))
+        inside = np.array([mean(miss[part]) for part in self.parts]).reshape(-1, len(fit.domains))
+        return Judged(
+            fit=fit, ready=ready, guess=self.guess(fit), in_sample=inside,
+            errors=np.full(inside.shape, np.nan),
+        )  # fmt: skip
 
     def forecast(self, judged: Judged) -> Judged:
         """Fits to what each part leaves, and forecasts it."""
-        law, domains = judged.fit.law, judged.fit.domains
-        out = np.full(judged.in_sample.shape, np.nan)
-        warm = judged.fit.z
-        for k in reversed(range(len(self.parts))):  # neighbours start from each other
+        out, warm = judged.errors.copy(), judged.fit.z
+        for k in reversed(range(len(self.parts))):  # each starts from its neighbour's parameters
             try:
-                earlier, _ = self._fit(law, k, warm)
+                part, _ = self._fit(judged.fit.law, k, warm)
             except FitError:  # too few runs
                 continue
-            if earlier.domains == domains:
-                warm = earlier.z
-                out[k] = mean(self._miss(earlier, self.runs.select(self.parts[k])), 0)
+            warm = part.z
+            out[k] = mean(self._miss(part, self.runs.select(self.parts[k])))
         return replace(judged, errors=out)
 
-    def _fit(self, law: Law, part: int, warm: np.ndarray | None) -> tuple[Fit, Prepared]:
-        """To all runs (part -1), or to those that a part leaves. The members of an average are not fitted twice."""
-        runs = self.runs if part < 0 else self.runs.select(~self.parts[part])
-        if isinstance(law, Average):
-            members = [self._found.get((id(m), part)) for m in law.members]
-            if all(m is not None for m in members):
-                warm = np.concatenate(members, 1)  # type: ignore[arg-type]
-        objective = law.objective if self.delta is None else replace(law.objective, kind="huber", delta=self.delta)
-        e, ready = estimate(runs, law, objective, self.min_weight, self.seed, warm=warm)
-        self._found[id(law), part] = e.z
-        return Fit(runs=runs, estimate=e, train={}, domain_train={}), ready
-
-    # ---- errors -------------------------------------------------------------------------------------------
-
     def guess(self, fit: Fit) -> np.ndarray:
-        """(E,) what may be wrong of log losses at e times a size that takes one value in the runs; over such sizes.
+        """(E,) what log losses may be wrong by at e times each size that takes one value in the runs.
 
         Where the law has the size, this rests on its priors: the mean over the runs of the standard deviation by the
-        covariance of the parameters. A law that ignores it may be wrong by `IGNORED`.
+        covariance of the parameters. A law that ignores it may be wrong by `IGNORED`. Where no size varies, only what
+        a law guesses worse than one that ignores the sizes counts: the runs speak of other mixtures alone.
         """
         runs, e = self.runs, fit.estimate
-        out = np.zeros(len(fit.domains))
-        for name in unvaried(runs):
-            if name not in fit.law.columns:
-                out = np.hypot(out, IGNORED)
-                continue
+        out = np.full(len(fit.domains), self.ignorance(fit.law))
+        for name in set(unvaried(runs)) & fit.law.columns:
             sizes = {"n_params": runs.n_params, "n_tokens": runs.n_tokens}
             sizes[name] = sizes[name] * np.e  # type: ignore[operator]
             x = e.inputs(runs.weights, sizes["n_params"], sizes["n_tokens"], runs.unique)
-            sd = parameter_sd(fit, x, e.losses(x))
-            out = np.hypot(out, mean(np.where(np.isfinite(sd), sd, np.nan), 0))
-        return np.where(np.isfinite(out), out, np.inf)
+            with np.errstate(all="ignore"):
+                out = np.hypot(out, parameter_sd(fit, x, e.losses(x)).mean(0))
+        out = np.where(np.isfinite(out), out, np.inf)
+        free = 0.0 if self.rolling else len(unvaried(runs)) * IGNORED**2
+        return np.sqrt(np.maximum(out**2 - free, 0.0))
+
+    def ignorance(self, law: Law) -> float:
+        """The part of the guess for sizes that the law ignores."""
+        return float(np.sqrt(len(set(unvaried(self.runs)) - law.columns)) * IGNORED)
+
+    def _fit(
+        self, law: Law, part: int, warm: np.ndarray | None, starts: int | None = None
+    ) -> tuple[Fit, Prepared]:
+        """To all runs (part -1), or to those that a part leaves. Members of an average are not searched for twice."""
+        runs = self.runs if part < 0 else self.runs.select(~self.parts[part])
+        if isinstance(law, Average):
+            known = [z for m in law.members if (z := self._found.get((id(m), part))) is not None]
+            warm = np.concatenate(known, 1) if len(known) == len(law.members) else warm
+        objective = law.objective
+        if self.delta is not None:
+            objective = replace(objective, kind="huber", delta=self.delta)
+        e, ready = estimate(runs, law, objective, self.min_weight, self.seed, starts, warm)
+        if starts is None:
+            self._found[id(law), part] = e.z
+        return Fit(runs=runs, estimate=e, train={}, domain_train={}), ready
 
     def _miss(self, fit: Fit, runs: Runs) -> np.ndarray:
         """(n, E) absolute log errors; NaN where no loss was observed."""
@@ -151,40 +163,46 @@ class Judge:
         return np.where(np.isnan(observed), np.nan, np.fmin(miss, _WORST))
 
 
+def score(errors: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """(M,) errors to be expected beyond the runs, by those (M, E) on each part: means over the domains that it has."""
+    return mean(np.hypot(errors, guess), 1)
+
+
 def unvaried(runs: Runs) -> list[str]:
     """Which of 'n_params' and 'n_tokens' are recorded and take one value."""
     return sorted(name for name in recorded_sizes(runs) if distinct(getattr(runs, name)) == 1)
 
 
 def above_cuts(runs: Runs) -> list[np.ndarray]:
-    """Masks (n,) of the runs above each cut in compute, the lowest first; none where the runs have one scale."""
+    """Masks (n,) of the runs above each cut in compute, the lowest first."""
     order = compute(runs)
+    assert order is not None
     masks: list[np.ndarray] = []
-    for share in ORIGINS if order is not None else ():
-        above = order > np.quantile(order, share) * 1.001  # type: ignore[operator]
+    for share in ORIGINS:
+        above = order > np.quantile(order, share) * 1.001
         if above.any() and not (masks and masks[-1].sum() == above.sum()):
             masks.append(above)
     return masks
 
 
 def random_parts(runs: Runs, seed: int) -> list[np.ndarray]:
-    """Masks (n,) of `FOLDS` random parts; rows of one training run, or of one setting, are in one part."""
-    labels = np.arange(len(runs))
-    for shared in (training_runs(runs), trained_settings(runs)):
-        # The smallest label of those that a row is tied to, until no tie is left.
-        for _ in range(len(runs)):
-            least = np.full(shared.max() + 1, len(runs))
-            np.minimum.at(least, shared, labels)
-            labels = least[shared]
-            break
-    unique, group = np.unique(labels, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(unique))
-    part = order[group] % min(FOLDS, len(unique))
-    return [part == k for k in range(part.max() + 1)] if len(unique) > 1 else []
+    """Masks (n,) of random parts; rows that share a training run or a setting are in one part."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n, labels = len(runs), (training_runs(runs), trained_settings(runs))
+    # Rows and labels as the nodes of a graph: rows that any chain of labels ties are one group.
+    ends = np.concatenate([n + labels[0], n + labels[0].max() + 1 + labels[1]])
+    ties = coo_array((np.ones(2 * n), (np.tile(np.arange(n), 2), ends)), shape=(ends.max() + 1,) * 2)
+    group = np.unique(connected_components(ties, directed=False)[1][:n], return_inverse=True)[1]
+    order = np.random.default_rng(seed).permutation(group.max() + 1)
+    part = order[group] % FOLDS
+    return [part == k for k in range(part.max() + 1)] if len(order) > 1 else []
 
 
-def mean(values: np.ndarray, axis: int) -> np.ndarray:
+def mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
     """Mean along an axis of what is not NaN; NaN where nothing is."""
     seen = ~np.isnan(values)
     count = seen.sum(axis)
-    return np.where(count > 0, np.where(seen, values, 0.0).sum(axis) / np.maximum(count, 1), np.nan)
+    total = np.where(seen, values, 0.0).sum(axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

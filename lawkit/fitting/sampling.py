@@ -17,7 +17,7 @@ from lawkit.fitting.result import Fit
 POSTERIORS = ("none", "laplace", "nuts")
 
 
-def check_draws(posterior: str, bootstrap: int, noise: str) -> None:
+def check_draws(posterior: str, bootstrap: int, noise: str, pool: bool) -> None:
     """Refuses what cannot be drawn, before anything is fitted.
 
     Raises
@@ -37,10 +37,19 @@ def check_draws(posterior: str, bootstrap: int, noise: str) -> None:
         raise FitError(
             f"noise {noise!r} is a part of a posterior: ask for posterior 'laplace' or 'nuts' with it"
         )
+    if pool and posterior == "none":
+        raise FitError("pooling is a part of a posterior: ask for posterior 'laplace' or 'nuts' with it")
 
 
 def with_draws(
-    fit: Fit, ready: Prepared, posterior: str, bootstrap: int, noise: Noise, seed: int, progress: bool
+    fit: Fit,
+    ready: Prepared,
+    posterior: str,
+    bootstrap: int,
+    noise: Noise,
+    pool: bool,
+    seed: int,
+    progress: bool,
 ) -> Fit:
     """The fit with its draws, their warnings, and the posterior as a netCDF file.
 
@@ -57,10 +66,11 @@ def with_draws(
             draws, trace = sample(
                 fit.runs,
                 fit.estimate,
-                posterior,
+                posterior,  # type: ignore[arg-type]
                 noise=noise,
+                pool=pool,
                 seed=seed,
-                progress=progress,  # type: ignore[arg-type]
+                progress=progress,
             )
     except KeyboardInterrupt:
         what = f"the bootstrap of {bootstrap} refits" if bootstrap else f"the posterior ({posterior})"

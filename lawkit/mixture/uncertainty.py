@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lawkit.errors import LawkitError, OptimizeError
+from lawkit.fitting.echo import resampled
 from lawkit.mixture.certificate import frank_wolfe_gap
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.result import Against, Uncertainty
@@ -19,6 +20,8 @@ from lawkit.mixture.target import Target
 NEAR = 1e-6
 #: Losses this near each other are equal, nats per token.
 EQUAL = 1e-12
+#: Part of the way to other fits that their optimum is followed.
+STEP = 0.1
 #: First barrier weight and depth of the start: draws have their optima near that of the point fit.
 BARRIER, DEPTH = 1e-3, 0.05
 
@@ -151,16 +154,13 @@ def uncertainty(
     point = at.objectives(fit.z[None], np.array([*baselines.values()]), problem.target)[0]
     ends = [0.5 * (1 - interval), 0.5 * (1 + interval)]
     regret = np.maximum(mine - best.objective, 0.0)
+    refits, shift, more = _other_fits(at, problem, h, count, seed, solve)
     snapped = np.array([problem.snap(x, NEAR) for x in best.h])
-    shift, more = pull(at, problem, h, solve)
 
-    middle = np.median(snapped, 0)
-
-    def widened(low: np.ndarray, high: np.ndarray) -> dict[str, tuple[float, float]]:
-        # As far around the chosen mixture as around the draws' middle.
-        low, high = np.minimum(low, h - (middle - low)), np.maximum(high, h + (high - middle))
-        low = np.clip(low - np.abs(shift), problem.lower, h)
-        high = np.clip(high + np.abs(shift), h, problem.upper)
+    def widened(interval_of: Callable[[np.ndarray], Sequence[np.ndarray]]) -> dict[str, tuple[float, float]]:
+        both = np.array([interval_of(snapped), interval_of(refits)])  # (2, ends, K)
+        low = np.clip(both[:, 0].min(0) - np.abs(shift), problem.lower, h)
+        high = np.clip(both[:, 1].max(0) + np.abs(shift), h, problem.upper)
         return dict(zip(problem.sources, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
     return Uncertainty(
@@ -168,8 +168,8 @@ def uncertainty(
         interval=interval,
         optima=best.h,
         left_out=left_out,
-        weights=widened(*simultaneous(snapped, interval)),
-        weights_marginal=widened(*np.quantile(snapped, ends, axis=0)),
+        weights=widened(lambda values: simultaneous(values, interval)),
+        weights_marginal=widened(lambda values: np.quantile(values, ends, axis=0)),
         pull=dict(zip(problem.sources, shift.tolist(), strict=True)),
         objective=_floats(np.quantile(mine, ends)),
         regret_mean=float(regret.mean()),
@@ -181,27 +181,34 @@ def uncertainty(
     ), [*notes, *more]
 
 
-def pull(
-    at: Target, problem: MixtureProblem, h: np.ndarray, solve: Callable[[Target], np.ndarray]
-) -> tuple[np.ndarray, list[str]]:
-    """How far (K,) the optimum h (K,) moves when the fit's own losses are fitted again, and what to warn of.
+def _other_fits(
+    at: Target,
+    problem: MixtureProblem,
+    h: np.ndarray,
+    count: int,
+    seed: int,
+    solve: Callable[[Target], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Best mixtures (S, K) of fits to other runs like these, how far (K,) the priors pull it, and what to warn of.
 
-    See `Fit.echo`. A posterior trusts its priors: where they are at odds with the runs, neither is the best mixture
-    of the truth within the posterior's interval nor that of another fit to runs like these, but both are about this
-    far outside.
+    A posterior knows neither that the errors of a run's domains go together, which moves a mean over domains more than
+    they do alone, nor that its priors may be at odds with the runs: then the best mixture of another fit to runs like
+    these is outside the posterior's interval, and so, about as far on the other side, is that of the truth. See
+    `lawkit.fitting.echo`.
     """
     try:
-        again = at.fit.echo
+        z, again = resampled(at.fit, count, seed), at.fit.echo
     except LawkitError as error:
-        return np.zeros_like(h), [f"how far the priors pull the mixture could not be measured: {error}"]
+        return h[None], np.zeros_like(h), [f"intervals hold the draws only; how other fits would differ: {error}"]
+    # Far along a tangent the parameters make no sense: the optimum is followed for a part of the way.
+    near = optima(at, at.fit.z + STEP * (z - at.fit.z), problem, h, solve).h
+    refits = [h + (problem.snap(x, NEAR) - h) / STEP for x in near]
     if again is at.fit.z:
-        return np.zeros_like(h), []
+        return np.array([h, *refits]), np.zeros_like(h), []
     found = optima(at, again[None], problem, h, solve).h
     if not len(found):
-        return np.zeros_like(h), [
-            "how far the priors pull the mixture could not be measured: no optimum was found"
-        ]
-    return problem.snap(found[0], NEAR) - h, []
+        return np.array([h, *refits]), np.zeros_like(h), ["how far the priors pull the mixture could not be measured"]
+    return np.array([h, *refits]), problem.snap(found[0], NEAR) - h, []
 
 
 def simultaneous(values: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

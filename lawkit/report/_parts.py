@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,15 @@ from lawkit.runs import Runs
 
 if TYPE_CHECKING:
     from lawkit.fitting import Fit
+
+
+#: Where draws of parameters come from.
+DRAWN = {
+    "normal": "the Gauss-Newton normal",
+    "laplace": "the Laplace posterior",
+    "nuts": "the NUTS posterior",
+    "bootstrap": "the bootstrap",
+}
 
 
 @dataclass(frozen=True)
@@ -163,3 +172,8 @@ def matching(fit: Fit, runs: Runs) -> Runs:
     if not len(runs):
         raise ReportError("there are no held-out runs in the table that was given: give None instead")
     return runs
+
+
+def at_sizes(sizes: Mapping[str, float | None]) -> str:
+    """Sizes in words, those that are known."""
+    return ", ".join(f"{c} {size(v)}" for c, v in sizes.items() if v is not None) or "the scale of the runs"

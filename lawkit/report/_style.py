@@ -1,4 +1,4 @@
-"""How every figure looks: colours that colour-blind readers tell apart, line styles and markers for those without colour.
+"""How every figure looks: colours that colour-blind readers tell apart, and line styles and markers without colour.
 
 Figures are made of `matplotlib.figure.Figure` alone, so that no window, no pyplot and no setting of the caller's is
 touched; what matplotlib reads from its global settings only is set for the moment and put back.
@@ -36,7 +36,7 @@ WIDTH, TITLE, TEXT, SMALL = 7.2, 10.0, 8.0, 7.0
 #: Domains or sources that get a panel of their own.
 PANELS = 9
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": TEXT,
@@ -233,6 +233,11 @@ def size(value: float) -> str:
     return f"{value:.3g}"
 
 
+def percent(weight: float) -> str:
+    """A fraction in percent, to two figures or so."""
+    return f"{100 * weight:.1f}%" if weight < 0.0995 else f"{100 * weight:.0f}%"
+
+
 def power(value: float) -> str:
     """3e21 as 3·10²¹."""
     exponent = math.floor(math.log10(value) + 1e-9)
@@ -244,7 +249,7 @@ def head(ax: Axes, name: str, note: str = "") -> None:
     """A panel's name, shortened to the room that the panel and the note beside it leave."""
     grid = ax.get_subplotspec()
     columns = 1 if grid is None else grid.get_gridspec().ncols
-    room = 72 * WIDTH / columns - 34 - text_width(note, SMALL)
+    room = 72 * WIDTH / columns - 28 - text_width(note, SMALL)
     most = len(name)
     while most > 9 and text_width(called(name, most), TEXT, bold=True) > room:
         most -= 1

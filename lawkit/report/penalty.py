@@ -1,4 +1,4 @@
-"""The best mixture: how it moves with scale, and what leaving it costs."""
+"""What it costs to leave the best mixture."""
 
 from __future__ import annotations
 
@@ -10,159 +10,16 @@ import numpy as np
 from lawkit.errors import ReportError
 from lawkit.mixture import MixtureProblem, MixtureResult, optimize_mixture
 from lawkit.mixture.target import Target, unique_tokens
-from lawkit.report._style import (
-    PANELS,
-    called,
-    finish,
-    head,
-    listed,
-    log_axis,
-    look,
-    panels,
-    size,
-    styled,
-)
-from lawkit.report._parts import Scale
+from lawkit.report._parts import DRAWN, at_sizes
+from lawkit.report._style import PANELS, called, finish, head, listed, look, panels, percent, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lawkit.fitting import Fit
 
-#: A source that never gets so much is named in the caption and has no curve.
-SLIGHT = 0.02
-#: Mixtures along each curve of the penalty.
+#: Mixtures along each curve.
 GRID = 121
-_OF = {
-    "normal": "the Gauss-Newton normal",
-    "laplace": "the Laplace posterior",
-    "nuts": "the NUTS posterior",
-    "bootstrap": "the bootstrap",
-}
-
-
-@styled
-def weights_by_scale_figure(
-    fit: Fit,
-    *,
-    reach: float = 1000.0,
-    steps: int = 7,
-    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
-    available: Mapping[str, float] | None = None,
-    max_epochs: float | Mapping[str, float] = 4.0,
-    target: Mapping[str, float] | None = None,
-    draws: int = 100,
-    interval: float = 0.9,
-    seed: int = 0,
-) -> Figure:
-    """The best weights and their intervals, from the largest run to `reach` times as much of what varies.
-
-    Where both sizes vary, compute grows at the largest run's tokens per parameter; else the one size that varies.
-
-    Parameters
-    ----------
-    fit
-        A fit of a law with mixture weights, to runs of more than one scale.
-    reach
-        Factor between the largest run and the end of the axis.
-    steps
-        At how many scales the best mixture is found.
-    bounds, available, max_epochs, target, draws, interval, seed
-        As for `lawkit.optimize_mixture`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ReportError
-        For runs that share one scale, a reach or a number of steps that make no path, or without matplotlib.
-    OptimizeError
-        As `lawkit.optimize_mixture`.
-    """
-    runs = fit.runs
-    if (scale := Scale.of(runs)) is None:
-        raise ReportError(
-            "the runs share one scale, so they say nothing of how the best mixture moves with it: add runs of another "
-            "n_params or n_tokens"
-        )
-    if not 1 < reach < np.inf:
-        raise ReportError(f"reach must be a factor above 1, got {reach!r}")
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 2:
-        raise ReportError(f"steps must be a whole number of at least 2, got {steps!r}")
-    at = scale.x(runs.n_params, runs.n_tokens)
-    top = int(np.argmax(at))
-    factors = np.geomspace(1.0, reach, steps)
-    sizes = [
-        {
-            c: float(getattr(runs, c)[top]) * (f ** (1 / len(scale.columns)) if c in scale.columns else 1.0)
-            for c in ("n_params", "n_tokens")
-            if getattr(runs, c) is not None
-        }
-        for f in factors
-    ]
-    found = [
-        optimize_mixture(
-            fit, **s, bounds=bounds, available=available, max_epochs=max_epochs, target=target, draws=draws,
-            interval=interval, seed=seed,
-        )
-        for s in sizes
-    ]  # fmt: skip
-    x = at[top] * factors
-    best = np.array([[m.weights[s] for s in fit.sources] for m in found])
-    ends = np.array([_ends(m) for m in found])
-    order = [int(k) for k in np.argsort(-best.max(0), kind="stable")]
-    large = [k for k in order if ends[:, k].max() >= SLIGHT]
-    shown = large[:PANELS]
-    figure, axes = panels(len(shown), 1.5, sharex=True, sharey=True)
-    for i, (ax, k) in enumerate(zip(axes, shown, strict=True)):
-        style = look(i)
-        ax.fill_between(x, ends[:, k, 0], ends[:, k, 1], color=style.color, alpha=0.22, linewidth=0, zorder=1)
-        ax.plot(x, best[:, k], color=style.color, linestyle=style.dash, marker=style.marker, ms=3, zorder=2)
-        log_axis(ax, x * np.r_[0.8, np.ones(steps - 2), 1.25], scale.write)
-        head(ax, fit.sources[k], f"{best[0, k]:.1%} to {best[-1, k]:.1%}")
-    axes[0].set_ylim(0.0, min(1.0, 1.08 * float(ends[:, shown].max())))
-    small = [fit.sources[k] for k in order if k not in large]
-    notes = [
-        f"From the largest run ({_at(sizes[0])}) to {reach:.4g} times its "
-        + ("compute, at its tokens per parameter." if len(scale.columns) == 2 else f"{scale.label}."),
-        _of_draws(found, interval),
-        f"Not shown: {listed([fit.sources[k] for k in large[PANELS:]], 12)}." if large[PANELS:] else "",
-        f"Under {SLIGHT:.0%} throughout: {listed(small, 12)}." if small else "",
-    ]
-    return finish(
-        figure,
-        f"{called(fit.law.title, 40)}: the best mixture against scale",
-        notes,
-        [],
-        scale.label,
-        "weight",
-    )
-
-
-def _ends(m: MixtureResult) -> list[tuple[float, float]]:
-    return [(w, w) if m.uncertainty is None else m.uncertainty.weights[s] for s, w in m.weights.items()]
-
-
-def _at(sizes: Mapping[str, float | None]) -> str:
-    return ", ".join(f"{c} {size(v)}" for c, v in sizes.items() if v is not None) or "the scale of the runs"
-
-
-def _of_draws(found: list[MixtureResult], interval: float) -> str:
-    known = [m.uncertainty for m in found if m.uncertainty is not None]
-    if not known:
-        return "There are no draws, hence no bands."
-    pulled = any(abs(v) > 0.001 for u in known for v in u.pull.values())
-    return (
-        f"Bands: at each scale {interval:.0%} of {len(known[0].optima)} draws of {_OF[known[0].kind]} have their best "
-        "mixture within all of them at once"
-        + (", widened by how far the law's priors pull it." if pulled else ".")
-        + (" Where there is none, too few draws had a best mixture." if len(known) < len(found) else "")
-    )
-
-
-# ---- the penalty ------------------------------------------------------------------------------------------------
 
 
 @styled
@@ -244,8 +101,8 @@ def penalty_figure(
         close = (lines[k] >= h[k] / 4) & (lines[k] <= max(2 * h[k], h[k] + 0.05)) & np.isfinite(own)
         near.append(float(own[close].max()))
     cap = 1.3 * max(*near, 1e-4)
-    for i, (ax, k, (mixtures, own)) in enumerate(zip(axes, shown, curves, strict=True)):
-        w, style = lines[k], look(i)
+    for ax, k, (mixtures, own) in zip(axes, shown, curves, strict=True):
+        w, style = lines[k], look(k)
         if draws:
             both = at.objectives(z, np.vstack([h[None], mixtures]), problem.target)
             above = both[np.isfinite(both[:, 0])]
@@ -260,15 +117,15 @@ def penalty_figure(
         ax.plot([h[k]], [0.0], linestyle="none", marker=style.marker, ms=4, color=style.color, zorder=3)
         farthest = max(farthest, float(w[own <= cap].max()))
         none = f", none {own[0]:+.2g}" if w[0] == 0 < h[k] and np.isfinite(own[0]) else ""
-        head(ax, fit.sources[k], f"{h[k]:.1%}{none}")
+        head(ax, fit.sources[k], f"{percent(h[k])}{none}")
     axes[0].set_ylim(-0.2 * cap, cap)
     axes[0].set_xlim(-0.02 * farthest, 1.02 * farthest)
     stuck = [fit.sources[k] for k in order if k not in lines]
     notes = [
-        f"At {_at({'n_params': at.n_params, 'n_tokens': at.n_tokens})}. The other sources make room, or fill it, in "
-        "proportion to their weights. Beside the names: the best weight, and the loss given up with none of the source.",
-        f"Bands: {interval:.0%} of {draws} draws of {_OF['normal' if fit.draws is None else fit.draws.kind]}; below zero "
-        "where they would have the other mixture."
+        f"At {at_sizes({'n_params': at.n_params, 'n_tokens': at.n_tokens})}. The other sources make room, or fill it, "
+        "in proportion to their weights. Beside each name: its best weight, and the loss given up with none of it.",
+        f"Bands: {interval:.0%} of {draws} draws of {DRAWN['normal' if fit.draws is None else fit.draws.kind]}; below "
+        "zero where they would have the other mixture."
         if draws
         else "",
         f"Not shown: {listed([fit.sources[k] for k in list(lines)[PANELS:]], 12)}."
@@ -292,8 +149,8 @@ def _check(result: MixtureResult, at: Target, problem: MixtureProblem) -> None:
     here = float(at.objectives(at.fit.z[None], h[None], problem.target)[0, 0])
     if not np.isclose(here, result.objective, rtol=1e-9):
         raise ReportError(
-            f"the result's mixture has objective {result.objective:.6g}, and {here:.6g} by this fit at this scale: give "
-            "the fit, n_params, n_tokens and target that it was made with"
+            f"the result's mixture has objective {result.objective:.6g}, and {here:.6g} by this fit at this scale: "
+            "give the fit, n_params, n_tokens and target that it was made with"
         )
 
 

@@ -10,15 +10,13 @@ import numpy as np
 
 from lawkit.errors import ReportError
 from lawkit.fitting.prepare import same_size
+from lawkit.report._agreement import agreement, domain_head, draw_runs, runs_legend
 from lawkit.report._parts import Part, Scale, chosen, matching, without_held_out
 from lawkit.report._style import (
-    FAINT,
     GREY,
     PANELS,
-    Look,
     called,
     finish,
-    head,
     listed,
     log_axis,
     look,
@@ -29,7 +27,6 @@ from lawkit.report._style import (
 from lawkit.runs import Runs
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from lawkit.fitting import Fit
@@ -103,14 +100,14 @@ def fit_figure(
         notes = [f"The fit that is drawn has not seen the {len(unseen)} held-out runs.{within}"]
     elif fit.holdout is not None and fit.holdout["coverage_90"] is not None:
         notes = [
-            f"In a fit without {fit.holdout['what']}, {fit.holdout['coverage_90']:.0%} of their losses lay in its 90% "
-            "bands."
+            f"Held out of another fit: {fit.holdout['what']}; {fit.holdout['coverage_90']:.0%} of those losses lay in "
+            "its 90% bands."
         ]
     if left := [fit.domains[e] for e in shown[PANELS:]]:
         notes.append(f"Not shown: {listed(left, 12)}.")
     scale = Scale.of(*(p.runs for p in parts), among=frozenset(fit.law.columns))
     if scale is None:
-        return _agreement(fit, parts, shown[:PANELS], notes)
+        return agreement(fit, parts, shown[:PANELS], notes)
     return _against_scale(fit, parts, scale, shown[:PANELS], notes, reach)
 
 
@@ -171,7 +168,7 @@ def _against_scale(
             ax.fill_between(
                 x, line.lower[:, e], line.upper[:, e], color=style.color, alpha=0.16, linewidth=0, zorder=1
             )
-            ax.plot(x, line.mean[:, e], color=style.color, linestyle=style.dash, zorder=3, gid="law")
+            ax.plot(x, line.mean[:, e], color=style.color, linestyle=style.dash, zorder=3, label="law")
             span.add(line.mean[:, e])
             span.outer += [float(line.lower[:, e].min()), float(line.upper[:, e].max())]
         for k, (part, rows) in enumerate(zip(parts, c.rows, strict=True)):
@@ -182,18 +179,18 @@ def _against_scale(
             moved = max(moved, float(np.abs(ratio - 1)[np.isfinite(ratio)].max(initial=0.0)))
             for ax, e, span in zip(axes, shown, spans, strict=True):
                 y = part.observed[rows, e] * ratio[:, e]
-                _points(ax, places[k][rows], y, style, bool(k), len(part.runs))
+                draw_runs(ax, places[k][rows], y, style, bool(k), len(part.runs))
                 span.add(y)
     for ax, e, span in zip(axes, shown, spans, strict=True):
         log_axis(ax, [min(x.min() for x in places) / 1.3, max(x.max() for x in places) * reach], scale.write)
         ax.axvline(places[0].max(), color=GREY, linewidth=0.9, linestyle=(0, (1, 1.2)), zorder=2)
         ax.set_ylim(*span.limits())
-        _head(ax, fit.domains[e], parts[1].coverage([e]) if len(parts) > 1 else None)
+        domain_head(ax, fit.domains[e], parts[1].coverage([e]) if len(parts) > 1 else None)
     handles: list[Any] = [
         Line2D([], [], color=s.color, linestyle=s.dash, marker=s.marker, ms=3.5, label=c.label)
         for s, c in ((look(i), c) for i, c in enumerate(curves))
     ]
-    handles += _of_points(len(parts))
+    handles += runs_legend(len(parts))
     handles += [
         Patch(color=GREY, alpha=0.2, linewidth=0, label=f"{level:.0%} band"),
         Line2D([], [], color=GREY, linestyle=(0, (1, 1.2)), label="largest fitted run"),
@@ -206,8 +203,8 @@ def _against_scale(
     if moved > 1e-3:
         notes = [
             *notes,
-            f"Curves are drawn at {' and '.join(where) or 'the middle of the runs'}; a run lies as far from its curve as "
-            "its loss from the law at its own settings.",
+            f"Curves are drawn at {' and '.join(where) or 'the middle of the runs'}; a run lies as far from its curve "
+            "as its loss from the law at its own settings.",
         ]
     title = "a forecast of held-out runs" if len(parts) > 1 else "fit and band against scale"
     return finish(
@@ -219,11 +216,11 @@ def _against_scale(
 def _curves(scale: Scale, parts: list[Part]) -> list[_Curve]:
     tables = [p.runs for p in parts]
     if len(scale.columns) < 2:
-        stays = [
-            None if (v := getattr(tables[0], c)) is None else float(np.exp(np.log(v).mean()))
-            for c in ("n_params", "n_tokens")
-        ]
-        return [_Curve("law", *stays, [np.ones(len(t), bool) for t in tables])]
+        n, d = (
+            None if v is None else float(np.exp(np.log(v).mean()))
+            for v in (tables[0].n_params, tables[0].n_tokens)
+        )
+        return [_Curve("law", n, d, [np.ones(len(t), bool) for t in tables])]
     sizes = np.concatenate([t.n_params for t in tables])  # type: ignore[misc]
     group, near = same_size(sizes), ""
     if group.max() >= SIZES:
@@ -250,80 +247,3 @@ def _center(fit: Fit, scale: Scale) -> Callable[[_Curve, np.ndarray, float | Non
         return fit.predict(*scale.sizes(x, c.n_params, c.n_tokens), mixture, unique, interval=interval)
 
     return say
-
-
-# ---- against the predictions ------------------------------------------------------------------------------------
-
-
-def _agreement(fit: Fit, parts: list[Part], shown: list[int], notes: list[str]) -> Figure:
-    """Observed against predicted losses."""
-    from matplotlib.lines import Line2D
-
-    figure, axes = panels(len(shown), 2.8 if len(shown) == 1 else 1.85)
-    for ax, e in zip(axes, shown, strict=True):
-        ends = []
-        for k, part in enumerate(parts):
-            seen = ~np.isnan(part.observed[:, e])
-            if not seen.any():
-                continue
-            mean, observed = part.mean[seen, e], part.observed[seen, e]
-            ax.vlines(
-                mean,
-                part.lower[seen, e],
-                part.upper[seen, e],
-                color=FAINT,
-                alpha=0.35,
-                linewidth=0.8,
-                zorder=1,
-            )
-            _points(ax, mean, observed, look(k), bool(k), len(part.runs))
-            ends += [mean.min(), mean.max(), observed.min(), observed.max()]
-        ax.plot([min(ends), max(ends)], [min(ends), max(ends)], color="black", linewidth=0.8, zorder=3)
-        ax.locator_params(nbins=5)
-        _head(ax, fit.domains[e], parts[-1].coverage([e]))
-    handles = [
-        *_of_points(len(parts), look(0), look(1)),
-        Line2D([], [], color=FAINT, linewidth=4, alpha=0.6, label=f"{parts[0].level:.0%} band of a run"),
-        Line2D([], [], color="black", linewidth=0.8, label="observed = predicted"),
-    ]
-    return finish(
-        figure, f"{called(fit.law.title, 40)}: observed against predicted losses",
-        [f"Band: {parts[0].level:.0%} {parts[-1].kind}.", *notes], handles, "predicted loss (nats per token)",
-        "observed loss",
-    )  # fmt: skip
-
-
-# ---- what both have ---------------------------------------------------------------------------------------------
-
-
-def _points(ax: Axes, x: np.ndarray, y: np.ndarray, style: Look, held: bool, count: int) -> None:
-    large = 3.6 if count <= 60 else 2.6 if count <= 300 else 1.8
-    if held:
-        ax.plot(
-            x, y, linestyle="none", marker=style.marker, ms=large + 0.9, mfc="white", mec=style.color, mew=0.8,
-            zorder=5, gid="held out",
-        )  # fmt: skip
-    else:
-        ax.plot(
-            x, y, linestyle="none", marker=style.marker, ms=large, color=style.color, mew=0, alpha=0.75, zorder=4,
-            gid="fitted",
-        )  # fmt: skip
-
-
-def _of_points(parts: int, *looks: Look) -> list[Any]:
-    """Entries of the legend for fitted and held-out runs, in grey where their looks say something else."""
-    from matplotlib.lines import Line2D
-
-    names = ("fitted runs", "held-out runs")[:parts]
-    styles = looks or (Look(GREY, "solid", "o"),) * 2
-    return [
-        Line2D(
-            [], [], linestyle="none", marker=s.marker, ms=4, color=s.color, mew=0.8 * k,
-            mfc="white" if k else s.color, label=name,
-        )
-        for k, (name, s) in enumerate(zip(names, styles, strict=False))
-    ]  # fmt: skip
-
-
-def _head(ax: Axes, domain: str, coverage: float | None) -> None:
-    head(ax, domain, "" if coverage is None else f"{coverage:.0%} in band")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lawkit.fitting.prepare import fitted_cells
-from lawkit.report._style import GREY, SMALL, called, finish, listed, log_axis, look, panels, styled
 from lawkit.report._parts import Scale, chosen
+from lawkit.report._style import GREY, SMALL, called, finish, log_axis, look, panels, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +25,8 @@ EDGE = 12.0
 LEAST = 3.5
 #: Runs at up to so many different scales stand in columns, which are drawn a domain beside the other.
 FEW = 40
+#: Where noise lies.
+SHADE = "#DDDDDD"
 #: Points of all domains are drawn in so many turns.
 LAYERS = 8
 
@@ -56,67 +58,61 @@ def residual_figure(fit: Fit, *, domains: Sequence[str] | None = None) -> Figure
     from matplotlib.patches import Patch
 
     shown = chosen(fit, domains)
-    runs, e = fit.runs, fit.estimate
+    runs, e, names = fit.runs, fit.estimate, [called(fit.domains[d], 18) for d in shown]
     mean = fit.predict(runs.n_params, runs.n_tokens, runs.weights if fit.sources else None, runs.unique).mean
-    cells = fitted_cells(runs, e.own, e.min_weight)
     x = e.inputs(runs.weights, runs.n_params, runs.n_tokens, runs.unique)
     with np.errstate(all="ignore"):
-        z = np.where(cells, np.log(fit.observed / mean), np.nan) / fit.noise_at(x.n_tokens)
+        z = np.log(fit.observed / mean) / fit.noise_at(x.n_tokens)
+    z = np.where(fitted_cells(runs, e.own, e.min_weight) & np.isfinite(z), z, np.nan)[:, shown]
     scale = Scale.of(runs)
     figure, axes = panels(1 if scale is None else 2, 2.9, sharey=True)
     places = [mean[:, shown]]
     if scale is not None:
         at = scale.x(runs.n_params, runs.n_tokens)
-        log_axis(axes[0], np.array([at.min() / 1.3, at.max() * 1.3]), scale.write)
+        log_axis(axes[0], [at.min() / 1.3, at.max() * 1.3], scale.write)
         axes[0].set_xlabel(scale.label)
         places.insert(0, _side_by_side(at, len(shown)))
     axes[-1].set_xlabel("predicted loss (nats per token)")
-    low, high = (float(f(z[:, shown])) for f in (np.nanmin, np.nanmax))
-    low, high = max(-EDGE, min(-LEAST, 1.1 * low)), min(EDGE, max(LEAST, 1.1 * high))
-    out = [(r, i) for r, i in zip(*np.nonzero(np.abs(z[:, shown]) > OUTLIER), strict=True)]
-    out.sort(key=lambda cell: -abs(z[cell[0], shown[cell[1]]]))
-    count = len(runs) * len(shown)
-    large = 3.4 if count <= 300 else 2.4 if count <= 2000 else 1.6
+    seen = z[~np.isnan(z)]
+    low, high = max(-EDGE, min(-LEAST, 1.1 * seen.min())), min(EDGE, max(LEAST, 1.1 * seen.max()))
+    y = np.clip(z, low, high)
+    out = sorted(zip(*np.nonzero(np.abs(z) > OUTLIER), strict=True), key=lambda cell: -abs(z[cell]))
+    large = 3.4 if z.size <= 300 else 2.4 if z.size <= 2000 else 1.6
+    styles = [look(d) for d in shown]
     for ax, at in zip(axes, places, strict=True):
-        ax.axhspan(-1.645, 1.645, color="#DDDDDD", linewidth=0, zorder=0)
+        ax.axhspan(-1.645, 1.645, color=SHADE, linewidth=0, zorder=0)
         ax.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
         for part in range(LAYERS):  # in turn, or the last domain would hide the others
-            for i, d in enumerate(shown):
+            for i, s in enumerate(styles):
                 ax.plot(
-                    at[part::LAYERS, i], np.clip(z[part::LAYERS, d], low, high), linestyle="none",
-                    marker=look(i).marker, ms=large, color=look(i).color, mew=0, alpha=0.75, zorder=3,
+                    at[part::LAYERS, i], y[part::LAYERS, i], linestyle="none", marker=s.marker, ms=large,
+                    color=s.color, mew=0, alpha=0.75, zorder=3,
                 )  # fmt: skip
-        for r, i in out:
-            y = np.clip(z[r, shown[i]], low, high)
+        for cell in out:
+            s = styles[cell[1]]
             ax.plot(
-                [at[r, i]], [y], linestyle="none", marker=look(i).marker, ms=4, color=look(i).color,
-                mec="black", mew=0.4, zorder=4,
+                [at[cell]], [y[cell]], linestyle="none", marker=s.marker, ms=4, color=s.color, mec="black", mew=0.4,
+                zorder=4,
             )  # fmt: skip
         ax.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
-    first: dict[int, int] = {}  # a row is named once
-    for r, i in out:
-        first.setdefault(r, i)
-    _name(
-        axes[0],
-        [
-            (float(places[0][r, i]), float(np.clip(z[r, shown[i]], low, high)), f"row {runs.rows[r]}")
-            for r, i in list(first.items())[:NAMED]
-        ],
-    )
+    first = {row: (row, i) for row, i in reversed(out)}  # a row is named once, at its largest residual
+    named = [cell for cell in out if first[cell[0]] == cell][:NAMED]
+    _name(axes[0], [(float(places[0][c]), float(y[c]), f"row {runs.rows[c[0]]}") for c in named])
     handles: list[Any] = [
         Line2D(
-            [], [], linestyle="none", marker=look(i).marker, ms=4, color=look(i).color, mew=0,
-            label=f"{called(fit.domains[d], 18)} (noise {100 * fit.noise[d]:.2g}%)",
+            [], [], linestyle="none", marker=s.marker, ms=4, color=s.color, mew=0,
+            label=f"{name} (noise {100 * fit.noise[d]:.2g}%)",
         )
-        for i, d in enumerate(shown)
+        for name, s, d in zip(names, styles, shown, strict=True)
     ]  # fmt: skip
-    handles.append(Patch(color="#DDDDDD", linewidth=0, label="90% of normal noise"))
-    inside = np.abs(z[:, shown][~np.isnan(z[:, shown])]) <= 1.645
+    handles.append(Patch(color=SHADE, linewidth=0, label="90% of normal noise"))
+    text = [f"row {runs.rows[r]} {names[i]} ({z[r, i]:+.1f})" for r, i in out[:NAMED]]
+    more = f" and {len(out) - NAMED} more" if len(out) > NAMED else ""
     notes = [
-        f"Noise: standard deviation of the log residuals of a domain, percent of the loss. {inside.mean():.0%} of the "
-        "residuals lie in the grey band.",
-        _outliers(fit, z, [(r, shown[i]) for r, i in out]),
-        f"Residuals beyond {EDGE:g} are drawn at the edge." if np.nanmax(np.abs(z[:, shown])) > EDGE else "",
+        f"Noise: standard deviation of the log residuals of a domain, percent of the loss. "
+        f"{(np.abs(seen) <= 1.645).mean():.0%} of the residuals lie in the grey band.",
+        f"Beyond {OUTLIER:g} standard deviations: {', '.join(text) or 'none'}{more}.",
+        f"Residuals beyond {EDGE:g} are drawn at the edge." if np.abs(seen).max() > EDGE else "",
     ]
     return finish(
         figure, f"{called(fit.law.title, 40)}: residuals", notes, handles, "", "log residual / noise"
@@ -130,13 +126,6 @@ def _side_by_side(x: np.ndarray, count: int) -> np.ndarray:
         return np.tile(x[:, None], count)
     step = min(0.7 * np.median(np.diff(levels)), 0.06 * np.ptp(levels)) / count
     return x[:, None] * np.exp(step * (np.arange(count) - (count - 1) / 2))
-
-
-def _outliers(fit: Fit, z: np.ndarray, out: list[tuple[int, int]]) -> str:
-    if not out:
-        return f"No residual is beyond {OUTLIER:g} standard deviations."
-    named = [f"row {fit.runs.rows[r]} {called(fit.domains[d])} ({z[r, d]:+.1f})" for r, d in out]
-    return f"Beyond {OUTLIER:g} standard deviations: {listed(named, NAMED)}."
 
 
 def _name(ax: Axes, points: list[tuple[float, float, str]]) -> None:
