@@ -103,7 +103,7 @@ MIXED = ("mixtures", "two sizes alone")
 
 def words(path: Path) -> str:
     """All text of an SVG, a line for each piece."""
-    return "\n".join("".join(t.itertext()) for t in ElementTree.parse(path).iter("{*}text"))
+    return "\n".join("".join(t.itertext()) for t in ElementTree.parse(path).iterfind(".//{*}text"))
 
 
 def texts(figure: Any) -> list[Any]:
@@ -114,12 +114,25 @@ def texts(figure: Any) -> list[Any]:
     with _style.settings():
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        found = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+        ticks, drawn = set(), []
+        for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+            low, high = sorted(axis.get_view_interval())
+            for tick in axis.get_major_ticks():
+                ticks |= {tick.label1, tick.label2}
+                if low - 1e-9 * abs(low) <= tick.get_loc() <= high + 1e-9 * abs(high):
+                    drawn.append(tick.label1)
+        others = [t for t in figure.findobj(Text) if t not in ticks]
+        found = [t for t in [*drawn, *others] if t.get_visible() and t.get_text().strip()]
         return [(t, t.get_window_extent(canvas.get_renderer())) for t in found]  # type: ignore[attr-defined]
 
 
 def lines(ax: Any, label: str) -> list[Any]:
     return [line for line in ax.lines if line.get_label() == label]
+
+
+def data(line: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Where a line runs: x and y."""
+    return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
 
 
 def bands(ax: Any) -> list[np.ndarray]:
@@ -198,7 +211,7 @@ def test_no_text_leaves_the_page_or_covers_another(fits: dict[str, Fit], kind: s
 
 
 def test_files_are_the_same_every_time(fits: dict[str, Fit], tmp_path: Path) -> None:
-    fit = fits["mixtures"]
+    fit = fits["two sizes alone"]
 
     def make() -> list[Any]:
         return [
@@ -282,13 +295,12 @@ def test_nothing_of_the_callers_matplotlib_is_touched(fits: dict[str, Fit], tmp_
 def test_curves_and_bands_are_those_that_the_fit_predicts(fits: dict[str, Fit]) -> None:
     fit = fits["few sizes"]
     (ax,) = fit_figure(fit, held_out=None).axes
-    found = lines(ax, "law")
-    sizes = np.unique(fit.runs.n_params)
-    assert len(found) == len(sizes) == 3
     assert fit.runs.n_params is not None
+    found, sizes = lines(ax, "law"), np.unique(fit.runs.n_params)
+    assert len(found) == len(sizes) == 3
     assert fit.runs.n_tokens is not None
     for line, band, n in zip(found, bands(ax), sizes, strict=True):
-        x, y = line.get_data()
+        x, y = data(line)
         own = 6 * n * fit.runs.n_tokens[fit.runs.n_params == n]
         assert x[0] == pytest.approx(own.min())
         assert x[-1] == pytest.approx(100 * own.max())
@@ -310,7 +322,7 @@ def test_a_run_lies_as_far_from_its_curve_as_its_loss_from_the_law(fits: dict[st
     for e, ax in enumerate(fit_figure(fit, held_out=None).axes):
         for line, n in zip(lines(ax, "fitted"), np.unique(runs.n_params), strict=True):
             rows = runs.n_params == n
-            x, y = line.get_data()
+            x, y = data(line)
             np.testing.assert_allclose(x, 6 * n * runs.n_tokens[rows])
             curve = fit.predict(n, x / (6 * n), mean).mean[:, e]
             np.testing.assert_allclose(y / curve, runs.losses[rows, e] / own[rows, e], rtol=1e-9)
@@ -331,8 +343,8 @@ def test_held_out_runs_are_drawn_against_a_fit_that_has_not_seen_them(
     test = found[1]
     weights = test.weights if fit.sources else None
     a, b = (f.predict(test.n_params, test.n_tokens, weights, interval=0.9) for f in (found[0], alone))
-    np.testing.assert_allclose(a.mean, b.mean, rtol=1e-4)
-    np.testing.assert_allclose(a.upper, b.upper, rtol=1e-2)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(a.mean, b.mean)
+    np.testing.assert_array_equal(a.upper, b.upper)  # type: ignore[arg-type]
     figure = fit_figure(fit)
     for e, ax in enumerate(figure.axes):
         assert sum(len(line.get_xdata()) for line in lines(ax, "held out")) == cut[0].sum()
@@ -387,7 +399,7 @@ def test_residuals_are_in_units_of_their_noise_and_outliers_are_named(tmp_path: 
     z = (np.log(losses / said) / fit.noise_at(runs.n_tokens))[:, 0]
     figure = residual_figure(fit)
     for ax, x in zip(figure.axes, (6 * runs.n_params * runs.n_tokens, said[:, 0]), strict=True):  # type: ignore[operator]
-        drawn = np.concatenate([np.column_stack(line.get_data()) for line in ax.lines[1:9]])
+        drawn = np.concatenate([np.column_stack(data(line)) for line in ax.lines[1:9]])
         order, expected = np.argsort(drawn[:, 0]), np.argsort(x)
         np.testing.assert_allclose(drawn[order], np.column_stack([x, z])[expected], rtol=1e-9)
     assert set(np.flatnonzero(np.abs(z) > 4)) == {6, 40}
@@ -408,8 +420,9 @@ def test_weights_against_scale_are_the_best_mixtures(fits: dict[str, Fit]) -> No
         assert m.uncertainty is not None
         for source, ax in shown.items():
             (line,) = ax.lines
-            assert line.get_xdata()[i] == pytest.approx(6 * n * d)
-            assert line.get_ydata()[i] == pytest.approx(m.weights[source])
+            x, weights = data(line)
+            assert x[i] == pytest.approx(6 * n * d)
+            assert weights[i] == pytest.approx(m.weights[source])
             (band,) = bands(ax)
             np.testing.assert_allclose(band[:, i], m.uncertainty.weights[source], atol=1e-12)
 
@@ -423,7 +436,7 @@ def test_the_penalty_is_the_loss_above_the_best(fits: dict[str, Fit]) -> None:
     draws = fit.draw(50, 0)
     for ax, other in zip(figure.axes, again.axes, strict=True):
         k = fit.sources.index(ax.get_title(loc="left"))
-        w, penalty = ax.lines[0].get_data()
+        w, penalty = data(ax.lines[0])
         np.testing.assert_array_equal(penalty, other.lines[0].get_ydata())
         assert (w[0], w[-1]) == (0, 1)
         mixtures = h * ((1 - w) / (1 - h[k]))[:, None]
@@ -435,7 +448,7 @@ def test_the_penalty_is_the_loss_above_the_best(fits: dict[str, Fit]) -> None:
         x = fit.estimate.inputs(np.vstack([h, mixtures]), 1e9, 1e11)
         each = fit.estimate.losses_at(draws, x).mean(2)
         (band,) = bands(ax)
-        expected = np.quantile(each[:, 1:] - each[:, :1], [0.05, 0.95], axis=0, method="nearest")
+        expected = np.sort(each[:, 1:] - each[:, :1], axis=0)[[2, 47]]
         np.testing.assert_allclose(band, expected, atol=1e-12)
 
 
@@ -477,7 +490,6 @@ def test_odd_names_are_drawn_as_they_are(tmp_path: Path) -> None:
         assert "<&>" in said
         assert "数据" in said
         assert "a very lo" in said
-        assert names[3] not in said
 
 
 def test_what_cannot_be_drawn_is_said_in_one_message(fits: dict[str, Fit]) -> None:

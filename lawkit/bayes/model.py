@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lawkit.bayes import _arviz
-from lawkit.bayes._proposal import Normal
-from lawkit.bayes.density import LogPosterior
-from lawkit.bayes.laplace import refuse_contradiction, mode
+from lawkit.bayes._axes import Axes, axes, bends, level_runs, sheared
 from lawkit.bayes.natural import coordinates, natural, variable_name
 from lawkit.bayes.spec import ETA_SD, LOG_SIGMA, NU, Spec
-from lawkit.errors import FitError
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -54,7 +50,8 @@ def build(spec: Spec, around: Axes | None = None) -> pm.Model:
     with pm.Model(coords=coordinates(spec), check_bounds=False) as model:
         given = {name: pm.Data(name, value) for name, value in data(spec, around or axes(spec)).items()}
         fixed = {name: pt.specify_shape(v, v.get_value().shape) for name, v in given.items()}
-        u = pm.Normal("u", 0.0, fixed["prior_sd"], shape=len(spec.start))
+
+        u = _straightened(spec, fixed) if bends(spec) else pm.Normal("u", 0.0, fixed["prior_sd"])
         z = fixed["prior_mean"] + pt.dot(fixed["prior_root"], u)
         values = natural(spec.law, z, spec.inputs.n_ref, spec.inputs.d_ref, n_sources, functions())
         for name, value in values.items():
@@ -87,50 +84,38 @@ def data(spec: Spec, around: Axes) -> dict[str, np.ndarray]:
     }
     if (spec.counts == 1).all():
         del out["counts"]
+    if bends(spec):
+        out |= {name: getattr(around, name) for name in ("at", "along", "across", "level")}
     return {name: np.ascontiguousarray(value, float) for name, value in out.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Axes:
-    """Coordinates u of the parameters, z = prior_mean + root u, in which the posterior is about standard normal.
+def _straightened(spec: Spec, fixed: dict[str, Any]) -> Any:
+    """`u` as a function of `v`, which has the distribution that makes u normal; see `lawkit.bayes._axes`."""
+    import pymc as pm
+    import pytensor.tensor as pt
 
-    Attributes
-    ----------
-    root, sd
-        (P, P), (P,): z has the prior of the spec where u ~ Normal(0, sd), independently.
-    centre, spread
-        (T,), (T, T) the posterior's mode and a root of its covariance there, in `LogPosterior`'s coordinates of all
-        unknowns.
-    """
+    from lawkit.bayes.graph import log_loss
 
-    root: np.ndarray
-    sd: np.ndarray
-    centre: np.ndarray
-    spread: np.ndarray
+    few = level_runs(spec)
+    names = ("prior_sd", "prior_mean", "prior_root", "at", "along", "across", "level")
 
+    def shear(value: Any, sign: int, *parts: Any) -> Any:
+        given = dict(zip(names, parts, strict=True))
 
-def axes(spec: Spec) -> Axes:
-    """The prior's own coordinates (its Cholesky root), turned and scaled to the posterior's curvature at its mode.
+        def level(u: Any) -> Any:
+            return log_loss(spec.law, given["prior_mean"] + pt.dot(given["prior_root"], u), few).mean()
 
-    Raises
-    ------
-    FitError
-        If the posterior is not finite at the point fit, or the prior excludes the losses.
-    """
-    posterior = LogPosterior(spec)
-    start = posterior.start()
-    if not np.isfinite(posterior.value(start[None])[0]):
-        raise FitError(
-            f"law {spec.law.name!r} has no finite posterior at its point fit to {spec.name}: check the losses, or "
-            "choose another law"
-        )
-    centre = mode(posterior, start)[0]
-    refuse_contradiction(posterior, start, centre)
-    spread = Normal(centre, posterior.hessian(centre)).axes
-    of_z = spread[: posterior.P]
-    values, vectors = np.linalg.eigh(of_z @ of_z.T)
-    sd = 1.0 / np.sqrt(values)
-    return Axes(root=posterior.root @ vectors / sd, sd=sd, centre=centre, spread=spread)
+        return sheared(value, level, given, sign)
+
+    parts = [fixed[name] for name in names]
+    v = pm.CustomDist(
+        "v",
+        *parts,
+        dist=lambda *p: shear(pm.Normal.dist(0.0, p[0], shape=len(spec.start)), 1, *p[:-1]),
+        logp=lambda value, *p: pm.logp(pm.Normal.dist(0.0, p[0]), shear(value, -1, *p)).sum(),
+        signature="(p),(p),(p,p),(p),(p),(p),()->(p)",
+    )
+    return pm.Deterministic("u", shear(v, -1, *parts))
 
 
 def _student(nu: Any, mu: Any, sigma: Any, counts: Any, size: Any) -> Any:

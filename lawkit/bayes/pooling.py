@@ -4,7 +4,7 @@ A law's scalar parameters that mean the same in every domain (exponents, and los
 get a normal prior whose mean and standard deviation are estimated from all domains together. With theta_g a
 domain's and offset_g the log of its lowest loss (0 for all but losses),
 
-    theta_g - offset_g ~ Normal(mu, diag(tau^2)),   mu ~ Normal(the law's own prior),   tau^2 ~ scaled inverse chi-square,
+    theta_g - offset_g ~ Normal(mu, diag(tau^2)), mu ~ Normal(the law's own prior), tau^2 ~ scaled inverse chi-square,
 
 tau is found at its posterior mode, on the log scale, by expectation maximisation: the E step takes each domain's
 posterior as normal (Laplace) and mu as unknown, and the domains are expanded again under the prior found until it
@@ -105,7 +105,9 @@ def pooled(described: Sequence[Spec], warm: Pooling | None = None) -> tuple[list
 
 
 def pool(
-    described: Sequence[Spec], warm: Pooling | None = None, modes: Sequence[GroupDraws] | None = None
+    described: Sequence[Spec],
+    warm: Pooling | None = None,
+    modes: Sequence[GroupDraws] | None = None,
 ) -> tuple[list[Spec], Pooling, list[GroupDraws]]:
     """As `pooled`, from near each domain's mode where that is known; also returns the modes found."""
     shared = _Shared(described)
@@ -124,9 +126,7 @@ def pool(
         moved = max(np.abs((mean - before[0]) / tau).max(), np.abs(np.log(tau / before[1])).max())
         if moved < _STAYS:
             break
-    told = {
-        name: shared.told(p, mean[i], tau[i]) for i, (name, p) in enumerate(shared.parameters.items())
-    }
+    told = {name: shared.told(p, mean[i], tau[i]) for i, (name, p) in enumerate(shared.parameters.items())}
     converged = bool(moved < _STAYS)
     return specs, Pooling(parameters=told, uncertainty=unsure, iterations=rounds, converged=converged), at
 
@@ -245,7 +245,10 @@ class _Shared:
     def told(self, p: Parameter, mean: float, tau: float) -> dict[str, Any]:
         """One parameter's prior for people."""
         natural = {"positive": np.exp, "real": float, "unit": lambda v: 1 / (1 + np.exp(-v))}[p.support]
-        ends = {k: float(natural(mean + s * tau)) for k, s in (("natural", 0), ("lower", -1.645), ("upper", 1.645))}
+        ends = {
+            k: float(natural(mean + s * tau))
+            for k, s in (("natural", 0), ("lower", -1.645), ("upper", 1.645))
+        }
         relative = bool(self.relative[list(self.parameters).index(p.name)])
         return {"mean": float(mean), "sd": float(tau), **ends, "relative": relative}
 

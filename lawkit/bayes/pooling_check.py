@@ -1,60 +1,117 @@
-"""What partial pooling costs in coverage: tables are simulated from the fit, and fitted with and without it.
+"""What partial pooling does to coverage: tables are simulated from the fit, and fitted with and without it.
 
-The worlds' domains have the parameters of the fit that does not pool, so they are not what the shared prior takes them
-for, draws of itself, but as different as the runs make them look.
+The truth is not known, so there are worlds of two kinds. In those from the separate fits the domains differ as these
+do: more than in truth, as each fit also errs by its own noise, and just where its runs say little. In those from the
+pooled fit they are draws of its posterior, and differ as it takes them to. Coverage is to be expected in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from lawkit.bayes._importance import affordable_power, pareto_smoothed, resampled
 from lawkit.bayes._proposal import Normal
-from lawkit.bayes.density import LogPosterior
+from lawkit.bayes.laplace import _resample
 from lawkit.bayes.pooling import Pooling, centre, pool
 from lawkit.bayes.spec import GroupDraws, Spec
-from lawkit.errors import FitError
 from lawkit.fitting.draws import NoiseModel
 from lawkit.fitting.prepare import distinct
-from lawkit.laws._function import Inputs
 
-#: Nominal coverage, and how far below it the pooled bands beyond the runs may fall before a warning.
+#: Nominal coverage, and how far below it pooled bands may fall before a warning.
 LEVEL, SHORT = 0.9, 0.05
 #: Times the largest compute of any run.
 BEYOND = 10.0
-#: Settings of the table at which bands are looked at, draws that make one, and their worth at least.
-_POINTS, _DRAWS, _WORTH = 12, 400, 100
+#: Worlds of a kind, at least and at most; the fits of a domain of few runs that are affordable, and how many numbers
+#: (losses x unknowns) make another domain as dear as one more of these.
+_WORLDS, _FITS, _NUMBERS = (4, 40), 80, 2500
+#: Settings of the table at which bands are looked at, and draws that make one.
+_POINTS, _DRAWS = 12, 400
+#: Log losses beyond these bounds are all alike.
+_FAR = 1e3
+
+ARMS = ("unpooled", "pooled")
+WHERE, KINDS = ("inside", "beyond"), ("parameter", "predictive")
 
 
-@dataclass(frozen=True)
-class _Points:
-    """Where bands are looked at: inputs, covariates of the noise (p, C), and its spread there by domain (p, G)."""
+def check(
+    described: Sequence[Spec],
+    specs: Sequence[Spec],
+    pooling: Pooling,
+    model: NoiseModel,
+    seed: int = 0,
+    worlds: int | None = None,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Coverage in worlds of both kinds, and what is to be said of it.
 
-    inputs: Inputs
-    covariates: np.ndarray
-    spread: np.ndarray
+    Parameters
+    ----------
+    described, specs, pooling
+        The posteriors before and after `lawkit.bayes.pooling.pooled`, and the prior that it found.
+    model
+        What their noise depends on.
+    seed
+        The same seed gives the same worlds to the bit.
+    worlds
+        How many of each kind; by default as many as take a few seconds, 4 at least and 40 at most.
+
+    Returns
+    -------
+    dict
+        As `simulated_coverage` in worlds from the separate fits, and under 'as_pooled' in those from the pooled fit.
+    warnings
+        One where the pooled bands cover less of the true losses beyond the runs (at them, where no size varies) than
+        `LEVEL` - `SHORT`, and less than bands of separate fits.
+    """
+    if worlds is None:
+        dearness = 1 + described[0].log_losses.size * (len(described[0].start) + 2) / _NUMBERS
+        worlds = int(np.clip(round(_FITS / (len(described) * dearness)), *_WORLDS))
+    own = [posterior.draws(u[None]) for posterior, u, _ in map(centre, described)]
+    drawn = [_draws(spec, None, worlds, np.random.default_rng([seed, g])) for g, spec in enumerate(specs)]
+    found = simulated_coverage(described, pooling, own, model, worlds, seed)
+    found["as_pooled"] = simulated_coverage(described, pooling, drawn, model, worlds, seed + 1)
+    where = "beyond" if found["pooled"]["beyond"] else "inside"
+    reached, apart, alike = (
+        f[arm][where]["parameter"]
+        for f, arm in ((found, "pooled"), (found, "unpooled"), (found["as_pooled"], "pooled"))
+    )
+    if reached >= min(LEVEL - SHORT, apart):
+        return found, ()
+    place = f"at {BEYOND:g} times the largest compute" if where == "beyond" else "at the runs' own settings"
+    return found, (
+        f"pooling may cost coverage here: in {worlds} tables simulated from the separate fits of the domains, pooled "
+        f"{LEVEL:.0%} bands held {reached:.0%} of the true losses {place}, and those of separate fits {apart:.0%} (in "
+        f"{worlds} tables from the pooled fit, pooled bands held {alike:.0%}): leave pooling out unless the domains are "
+        "known to be alike",
+    )
 
 
 def simulated_coverage(
-    described: Sequence[Spec], pooling: Pooling, model: NoiseModel, worlds: int = 40, seed: int = 0
+    described: Sequence[Spec],
+    pooling: Pooling,
+    truth: Sequence[GroupDraws],
+    model: NoiseModel,
+    worlds: int = 40,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Coverage of the 90% bands of domains fitted apart and pooled, over tables simulated from the fit.
+    """Coverage of the 90% bands of domains fitted apart and pooled, over simulated tables.
 
-    Each world's losses are those of the domains' own posterior modes at the runs' settings, with noise of the size and
-    tails found there. Rows that share their error are simulated as independent ones that say as much.
+    A table has the losses that the truth gives for the runs' settings, with noise of its size and tails. Rows that
+    share their error are simulated as independent ones that say as much.
 
     Parameters
     ----------
     described
-        The posteriors that are not pooled.
+        The G posteriors that are not pooled.
     pooling
-        What `pooled` made of them; it is made anew in each world.
+        What `lawkit.bayes.pooling.pooled` made of them; it is made anew in each world.
+    truth
+        Of each domain, one draw for all worlds, or one for each.
     model
-        What their noise depends on.
+        What the noise depends on.
     worlds
         How many tables.
     seed
@@ -63,100 +120,95 @@ def simulated_coverage(
     Returns
     -------
     dict
-        'unpooled' and 'pooled': {'inside': .., 'beyond': ..}, each {'parameter', 'predictive'}, the share of true losses
-        in the bands that the parameters make and of new noisy losses in the predictive ones; inside at the runs' own
-        settings, and beyond at 10 times the largest compute (None where no size varies). 'standard_error' of the pooled
-        shares, in the same form. 'width_ratio': mean width of pooled bands over that of the others, likewise. 'level',
-        and how many 'worlds' there were.
-
-    Raises
-    ------
-    FitError
-        If no world can be fitted.
+        'unpooled' and 'pooled': {'inside', 'beyond'}, each {'parameter', 'predictive'}: the share of true losses in the
+        bands that the parameters make, and of new noisy losses in the predictive ones; inside at settings of the table,
+        and beyond at 10 times the largest compute (None where no size varies). 'standard_error' of the pooled shares
+        and 'width_ratio', the median of pooled width over unpooled width, in the same form. 'level' and 'worlds'.
     """
     rng = np.random.default_rng(seed)
-    truth = [p.draws(u[None]) for p, u, _ in (centre(spec) for spec in described)]
-    quiet = [_independent(spec) for spec in described]
-    places = {"inside": _inside(described, model), "beyond": _beyond(described, model)}
-    places = {name: p for name, p in places.items() if p is not None}
-    expected = {name: _log_losses(described, truth, p.inputs) for name, p in places.items()}
-    at_runs = _log_losses(described, truth, described[0].inputs)
-    hits: dict[tuple[str, str, str], list[np.ndarray]] = {}
-    widths: dict[tuple[str, str, str], list[float]] = {}
-    for _ in range(worlds):
-        world = []
-        for g, (spec, true) in enumerate(zip(quiet, truth, strict=True)):
-            noise = _noise(true, spec.spread[:, 0], spec.covariates, rng)
-            log_losses = np.where(spec.live, (at_runs[:, g] + noise)[:, None], 0.0)
-            world.append(replace(spec, log_losses=log_losses, start=true.z[0], start_noise=true.noise[0]))
-        new = {
-            name: expected[name]
-            + np.stack([_noise(t, p.spread[:, g], p.covariates, rng) for g, t in enumerate(truth)], 1)
-            for name, p in places.items()
-        }
+    places = _places(described, model)
+    runs = [_independent(spec) for spec in described]
+    hits: dict[Any, list[np.ndarray]] = {key: [] for key in product(ARMS, places, KINDS)}
+    widths: dict[Any, list[np.ndarray]] = {key: [] for key in hits}
+    for number in range(worlds):
+        true = [_one(draws, number) for draws in truth]
+        world = [
+            replace(
+                spec, start=t.z[0], start_noise=t.noise[0],
+                log_losses=np.where(spec.live, (_losses(spec, t) + _noise(spec, t, rng)).T, 0.0),
+            )
+            for spec, t in zip(runs, true, strict=True)
+        ]  # fmt: skip
+        targets = {}
+        for where, at in places.items():
+            expected = [_losses(a, t)[0] for a, t in zip(at, true, strict=True)]
+            noisy = [e + _noise(a, t, rng)[0] for e, a, t in zip(expected, at, true, strict=True)]
+            targets |= {(where, "parameter"): np.stack(expected), (where, "predictive"): np.stack(noisy)}
+        shared, _, near = pool(world, pooling, true)
         numbers = int(rng.integers(2**31))
-        shared, _, near = pool(world, pooling, truth)
-        for arm, specs, at in (("unpooled", world, truth), ("pooled", shared, near)):
-            bands = _bands(specs, at, places, numbers)
-            for name in places:
-                for kind, target in (("parameter", expected[name]), ("predictive", new[name])):
-                    low, high = bands[name, kind]
-                    key = arm, name, kind
-                    hits.setdefault(key, []).append(((target >= low) & (target <= high)).mean(0))
-                    widths.setdefault(key, []).append(high - low)
+        for arm, specs, starts in (("unpooled", world, true), ("pooled", shared, near)):
+            for key, (low, high) in _bands(specs, starts, places, numbers).items():
+                hits[arm, *key].append(((targets[key] >= low) & (targets[key] <= high)).mean(1))
+                widths[arm, *key].append(high - low)
 
-    def table(number: Any) -> dict[str, Any]:
-        kinds = ("parameter", "predictive")
-        return {
-            name: {kind: float(number(name, kind)) for kind in kinds} if name in places else None
-            for name in ("inside", "beyond")
-        }
-
-    def share(arm: str) -> dict[str, Any]:
-        return table(lambda *key: np.mean(hits[arm, *key]))
+    def told(number: Callable[[str, str], float]) -> dict[str, Any]:
+        return {w: {k: float(number(w, k)) for k in KINDS} if w in places else None for w in WHERE}
 
     return {
-        "unpooled": share("unpooled"),
-        "pooled": share("pooled"),
-        # Points of one domain in one world err together.
-        "standard_error": table(
-            lambda *key: np.std(hits["pooled", *key]) / np.sqrt(worlds * len(described))
+        **{arm: told(lambda *key, arm=arm: np.mean(hits[arm, *key])) for arm in ARMS},
+        # The points of one domain in one world err together.
+        "standard_error": told(
+            lambda *key: np.std(hits["pooled", *key]) / np.sqrt(np.size(hits["pooled", *key]))
         ),
-        "width_ratio": table(
+        "width_ratio": told(
             lambda *key: np.median(np.divide(widths["pooled", *key], widths["unpooled", *key]))
         ),
         "level": LEVEL,
         "worlds": worlds,
-    }
+    }  # fmt: skip
 
-def _bands(specs, truth, places, seed):
-    out = {}
-    ends = {}
-    for g, (spec, true) in enumerate(zip(specs, truth, strict=True)):
-        posterior, u, _ = centre(spec, true)
+
+def _bands(
+    specs: Sequence[Spec], starts: Sequence[GroupDraws], places: dict[str, list[Spec]], seed: int
+) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
+    """Ends (G, p) of the bands of each kind at each place."""
+    ends: dict[Any, list[np.ndarray]] = {key: [] for key in product(places, KINDS)}
+    for g, (spec, start) in enumerate(zip(specs, starts, strict=True)):
         rng = np.random.default_rng([seed, g])
-        draws = _draws(posterior, u, rng)
-        for name, p in places.items():
-            with np.errstate(all="ignore"):
-                log = np.log(spec.law.function.value(draws.z, replace(p.inputs, own=spec.inputs.own))[:, :, 0])
-            log = np.clip(np.where(np.isnan(log), -1e3, log), -1e3, 1e3)
-            new = log + _noise(draws, p.spread[:, g], p.covariates, rng)
-            for kind, v in (("parameter", log), ("predictive", new)):
-                ends.setdefault((name, kind), []).append(np.quantile(v, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=0))
-    return {k: np.moveaxis(np.stack(v, 2), 0, 0) for k, v in ends.items()}
+        draws = _draws(spec, start, _DRAWS, rng)
+        for where, at in places.items():
+            losses = _losses(at[g], draws)
+            for kind, values in zip(KINDS, (losses, losses + _noise(at[g], draws, rng)), strict=True):
+                ends[where, kind].append(np.quantile(values, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=0))
+    return {key: tuple(np.stack(found, 1)) for key, found in ends.items()}
 
-MODE = "weights"
-def _draws(posterior, u, rng):
-    if MODE == "laplace":
-        from lawkit.bayes.laplace import _resample
-        return posterior.draws(_resample(posterior, Normal(u, posterior.hessian(u)), _DRAWS, rng)[0])
-    drawn, log_density = Normal(u, posterior.hessian(u)).sample(rng.standard_normal((_DRAWS, len(u))))
-    if MODE == "normal":
-        return posterior.draws(drawn)
-    ratios = posterior.value(drawn) - log_density
-    log_weights, _ = pareto_smoothed(ratios)
-    power = affordable_power(log_weights, _WORTH)
-    return posterior.draws(drawn[resampled(power * log_weights, _DRAWS, rng)])
+
+def _draws(spec: Spec, start: GroupDraws | None, count: int, rng: np.random.Generator) -> GroupDraws:
+    """Draws of a posterior, made as those of `lawkit.bayes.laplace.laplace` are."""
+    posterior, u, _ = centre(spec, start)
+    return posterior.draws(_resample(posterior, Normal(u, posterior.hessian(u)), count, rng)[0])
+
+
+def _one(draws: GroupDraws, number: int) -> GroupDraws:
+    """One of the draws; the first again after the last."""
+    which = [number % len(draws.z)]
+    return GroupDraws(z=draws.z[which], noise=draws.noise[which], nu=draws.nu[which], eta=draws.eta[which])
+
+
+def _losses(spec: Spec, draws: GroupDraws) -> np.ndarray:
+    """(S, n) log losses of a domain under S draws."""
+    with np.errstate(all="ignore"):
+        out = np.log(spec.law.function.value(draws.z, spec.inputs)[:, :, 0])
+    return np.clip(np.where(np.isnan(out), -_FAR, out), -_FAR, _FAR)
+
+
+def _noise(spec: Spec, draws: GroupDraws, rng: np.random.Generator) -> np.ndarray:
+    """(S, n) noise of a domain's log losses under S draws."""
+    scale = spec.spread[:, 0] * draws.noise * np.exp(draws.eta[:, 0] @ spec.covariates.T)
+    return scale * rng.standard_t(np.broadcast_to(draws.nu, scale.shape))
+
+
+# ---- runs and points --------------------------------------------------------------------------------------
 
 
 def _independent(spec: Spec) -> Spec:
@@ -165,52 +217,31 @@ def _independent(spec: Spec) -> Spec:
     return replace(spec, spread=spec.spread / np.sqrt(counts), counts=spec.live.astype(float))
 
 
-def _noise(draws: GroupDraws, spread: np.ndarray, covariates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Noise of log losses (S, p) under each of S draws, (p,) under one; spread (p,), covariates (p, C)."""
-    scale = spread * draws.noise * np.exp(draws.eta[:, 0] @ covariates.T)
-    out = scale * rng.standard_t(np.broadcast_to(draws.nu, scale.shape))
-    return out[0] if len(out) == 1 else out
+def _places(described: Sequence[Spec], model: NoiseModel) -> dict[str, list[Spec]]:
+    """Where bands are looked at: 'inside' and, if a size varies, 'beyond', as runs of each domain without losses.
 
-
-def _log_losses(described: Sequence[Spec], at: Sequence[GroupDraws], x: Inputs) -> np.ndarray:
-    """(p, G) of each domain under its own parameters."""
-    each = [s.law.function.value(d.z, replace(x, own=s.inputs.own))[0, :, 0] for s, d in zip(described, at, strict=True)]
-    with np.errstate(all="ignore"):
-        return np.log(np.stack(each, 1))
-
-
-def _inside(described: Sequence[Spec], model: NoiseModel) -> _Points:
-    """Settings of the table, from the cheapest to the dearest."""
+    Inside are some settings of the table, from the cheapest to the dearest. Beyond are their mixtures at `BEYOND` times
+    the largest compute, with the noise of the run with the most tokens: a longer one is not taken to be more exact.
+    """
     x = described[0].inputs
-    order = np.argsort(x.n_params * x.n_tokens, kind="stable")
+    compute = x.n_params * x.n_tokens
+    order = np.argsort(compute, kind="stable")
     rows = order[np.unique(np.linspace(0, len(order) - 1, _POINTS).astype(int))]
-    return _at(described, x.rows(rows), rows, model)
 
+    def put(like: np.ndarray, **inputs: Any) -> list[Spec]:
+        at = replace(x.rows(rows), **inputs)
+        columns = model.columns(at.n_params, at.weights)
+        return [
+            replace(s, inputs=replace(at, own=s.inputs.own), spread=s.spread[like], covariates=columns)
+            for s in described
+        ]
 
-def _beyond(described: Sequence[Spec], model: NoiseModel) -> _Points | None:
-    """Their mixtures, each once, at `BEYOND` times the largest compute; None where no size varies."""
-    x = described[0].inputs
+    found = {"inside": put(rows)}
     vary = [name for name in ("n_params", "n_tokens") if distinct(getattr(x, name)) > 1]
-    if not vary:
-        return None
-    top = int(np.argmax(x.n_params * x.n_tokens))
-    order = np.argsort(x.n_params * x.n_tokens, kind="stable")
-    rows = order[np.unique(np.linspace(0, len(order) - 1, _POINTS).astype(int))]
-    uses = [getattr(x.rows(rows), c) for c in ("weights", "unique") if c in described[0].law.columns]
-    if uses:
-        rows = rows[np.unique(np.column_stack(uses), axis=0, return_index=True)[1]]
-    else:
-        rows = rows[:1]
-    grow = BEYOND ** (1 / len(vary))
-    sizes = {
-        name: np.full(len(rows), getattr(x, name)[top] * (grow if name in vary else 1.0))
-        for name in ("n_params", "n_tokens")
-    }
-    # Of the run with the most tokens: a longer one is not taken to be more exact.
-    longest = np.full(len(rows), int(np.argmax(x.n_tokens)))
-    return _at(described, replace(x.rows(rows), **sizes), longest, model)
-
-
-def _at(described: Sequence[Spec], x: Inputs, like: np.ndarray, model: NoiseModel) -> _Points:
-    spread = np.stack([s.spread[like, 0] for s in described], 1)
-    return _Points(x, model.columns(x.n_params, x.weights), spread)
+    if vary:
+        columns = [v[rows].reshape(len(rows), -1) for v in (x.weights, x.unique) if v is not None]
+        rows = rows[np.sort(np.unique(np.concatenate(columns, 1), axis=0, return_index=True)[1])]
+        top, grown = order[-1], BEYOND ** (1 / len(vary))
+        sizes = {name: np.full(len(rows), getattr(x, name)[top] * grown) for name in vary}
+        found["beyond"] = put(np.full(len(rows), x.n_tokens.argmax()), **sizes)
+    return found

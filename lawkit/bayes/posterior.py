@@ -113,22 +113,15 @@ def posterior(
     return draws, _trace(described, groups, traces, least)
 
 
-def _pooled(described: list[Spec], model: NoiseModel, seed: int) -> tuple[list[Spec], dict[str, Any], list[str]]:
+def _pooled(
+    described: list[Spec], model: NoiseModel, seed: int
+) -> tuple[list[Spec], dict[str, Any], tuple[str, ...]]:
     """The posteriors under a prior that the domains share, what it is, and what the simulated check says of it."""
     from lawkit.bayes.pooling import pooled
-    from lawkit.bayes.pooling_check import LEVEL, SHORT, simulated_coverage
+    from lawkit.bayes.pooling_check import check
 
     shared, pooling = pooled(described)
-    worlds = max(5, min(40, int(1600 / (len(described) * described[0].prior_mean.size))))
-    found = simulated_coverage(described, pooling, model, worlds=worlds, seed=seed)
-    reached, apart = _beyond(found["pooled"]), _beyond(found["unpooled"])
-    notes = []
-    if reached < min(LEVEL - SHORT, apart):
-        notes.append(
-            f"pooling costs coverage here: in {worlds} tables simulated from this fit, {LEVEL:.0%} bands of pooled domains "
-            f"held {reached:.0%} of the true losses beyond the runs, those of domains by themselves "
-            f"{apart:.0%}: leave pooling out"
-        )
+    found, notes = check(described, shared, pooling, model, seed)
     return shared, {**pooling.to_dict(), "coverage": found}, notes
 
 

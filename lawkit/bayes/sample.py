@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lawkit.bayes import _arviz
-from lawkit.bayes.model import axes
+from lawkit.bayes._axes import axes
 from lawkit.bayes.spec import ETA_SD, LOG_SIGMA, NU, GroupDraws, Spec
 from lawkit.errors import FitError, LawkitError
 

@@ -18,7 +18,17 @@ from lawkit.cli import _output
 __all__ = ["COMMANDS", "cli", "main"]
 
 #: Every command, in the order in which a user meets them.
-COMMANDS = ("runs", "datasets", "laws", "fit", "compare", "predict", "optimize-mixture", "allocate", "propose-runs")
+COMMANDS = (
+    "runs",
+    "datasets",
+    "laws",
+    "fit",
+    "compare",
+    "predict",
+    "optimize-mixture",
+    "allocate",
+    "propose-runs",
+)
 
 
 class LazyGroup(click.Group):

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from lawkit.fitting.selection import LawScore
 
 
+_BEYOND = (
+    "the relative error to expect one e-fold beyond the runs, made of that of forecasts of runs not fitted, and a guess "
+    "for sizes that never varied"
+)
+_OF_ONE_SCALE = (
+    "the relative error to expect at other mixtures of the runs' one scale; of other scales they say nothing"
+)
+
+
 @click.command("compare")
 @click.argument("runs", type=click.Path(path_type=Path))
 @click.option(
@@ -69,10 +78,16 @@ def command(
     warnings = [*table.warnings, *_told(scores)]
     _output.show_warnings(warnings)
     if as_json:
-        result = {"n_runs": len(table), "laws": [s.to_dict() for s in scores], "warnings": list(table.warnings)}
+        result = {
+            "n_runs": len(table),
+            "laws": [s.to_dict() for s in scores],
+            "warnings": list(table.warnings),
+        }
         _output.emit_json(result)
         return
-    _show(scores, stacking)
+    from lawkit.fitting.bands import compute
+
+    _show(scores, stacking, compute(table) is None)
 
 
 def _told(scores: Sequence[LawScore]) -> list[str]:
@@ -88,7 +103,7 @@ def _told(scores: Sequence[LawScore]) -> list[str]:
     ]
 
 
-def _show(scores: Sequence[LawScore], stacking: bool) -> None:
+def _show(scores: Sequence[LawScore], stacking: bool, one_scale: bool) -> None:
     judged, others = [s for s in scores if not s.reason], [s for s in scores if s.reason]
     _output.show_table(
         ["law", "error", "of forecasts", "guess", "parameters", "elpd", "se", "p_loo", "weight"],
@@ -110,10 +125,7 @@ def _show(scores: Sequence[LawScore], stacking: bool) -> None:
     best = min(judged, key=lambda s: s.score or 0.0)
     if best is not judged[0]:
         _output.say(f"\n{judged[0].name} comes first: it ties with {best.name}, and has fewer parameters.")
-    _output.say(
-        "\nError: the relative error to expect one e-fold beyond the runs, made of that of forecasts of runs not "
-        "fitted, and a guess for sizes that never varied."
-    )
+    _output.say(f"\nError: {_OF_ONE_SCALE if one_scale else _BEYOND}.")
     if others:
         _output.say("\nNot judged, or not to the end:")
         _output.show_pairs([(s.name, s.reason) for s in others])

@@ -158,7 +158,7 @@ def _show(found: MixtureResult) -> None:
         _output.say()
         _output.say(
             f"Intervals: {len(unsure.optima)} {_DRAWN[unsure.kind]}, each with its own best mixture; those of the "
-            "weights hold all at once."
+            "weights hold all at once, for other runs like these too."
         )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from lawkit import laws as zoo
 from lawkit.errors import FitError, LawkitError
-from lawkit.fitting.judging import unvaried
+from lawkit.fitting.judging import Judge, unvaried
 from lawkit.fitting.prepare import check_columns, some, usable_domains
 from lawkit.laws._law import Law
 from lawkit.runs import Runs
@@ -40,7 +40,7 @@ def candidates(runs: Runs) -> tuple[list[Law], Refused]:
         if missing := [d for i, d in enumerate(runs.domains) if i not in usable]:
             refused.append((name, f"cannot be fitted to {some(missing)}, not among the sources"))
             continue
-        groundless = bool(constant & law.columns) and not any(p.prior for p in law.parameters)
+        groundless = bool(constant & law.columns) and Judge.groundless(law)
         size = law.n_parameters(len(runs.sources))
         found.append(
             ((mixed and "weights" not in law.columns, len(constant - law.columns), groundless, size), law)

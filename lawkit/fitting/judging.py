@@ -117,24 +117,33 @@ class Judge:
         """(E,) what log losses may be wrong by at e times each size that takes one value in the runs.
 
         Where the law has the size, this rests on its priors: the mean over the runs of the standard deviation by the
-        covariance of the parameters. A law that ignores it may be wrong by `IGNORED`. Where no size varies, only what
-        a law guesses worse than one that ignores the sizes counts: the runs speak of other mixtures alone.
+        covariance of the parameters. A law that ignores it may be wrong by `IGNORED`, and one without priors by no
+        less: its term may have ended anywhere, at nothing too. Where no size varies, only what a law guesses worse
+        than one that ignores the sizes counts: the runs speak of other mixtures alone.
         """
-        runs, e = self.runs, fit.estimate
-        out = np.full(len(fit.domains), self.ignorance(fit.law))
-        for name in set(unvaried(runs)) & fit.law.columns:
+        runs, e, constant = self.runs, fit.estimate, unvaried(self.runs)
+        least = IGNORED if self.groundless(fit.law) else 0.0
+        variance = np.full(len(fit.domains), len(set(constant) - fit.law.columns) * IGNORED**2)
+        for name in sorted(set(constant) & fit.law.columns):
             sizes = {"n_params": runs.n_params, "n_tokens": runs.n_tokens}
             sizes[name] = sizes[name] * np.e  # type: ignore[operator]
             x = e.inputs(runs.weights, sizes["n_params"], sizes["n_tokens"], runs.unique)
             with np.errstate(all="ignore"):
-                out = np.hypot(out, parameter_sd(fit, x, e.losses(x)).mean(0))
-        out = np.where(np.isfinite(out), out, np.inf)
-        free = 0.0 if self.rolling else len(unvaried(runs)) * IGNORED**2
-        return np.sqrt(np.maximum(out**2 - free, 0.0))
+                sd = parameter_sd(fit, x, e.losses(x)).mean(0)
+            variance = variance + np.where(np.isfinite(sd), np.maximum(sd, least), np.inf) ** 2
+        free = 0.0 if self.rolling else len(constant) * IGNORED**2
+        return np.sqrt(np.maximum(variance - free, 0.0))
 
     def ignorance(self, law: Law) -> float:
-        """The part of the guess for sizes that the law ignores."""
-        return float(np.sqrt(len(set(unvaried(self.runs)) - law.columns)) * IGNORED)
+        """The least that `guess` can be, known without a fit."""
+        constant = set(unvaried(self.runs))
+        count = len(constant if self.groundless(law) else constant - law.columns)
+        return float(np.sqrt(count) * IGNORED) if self.rolling else 0.0
+
+    @staticmethod
+    def groundless(law: Law) -> bool:
+        """Whether a law has no priors."""
+        return law.objective.sigma is None or not any(p.prior for p in law.parameters)
 
     def _fit(
         self, law: Law, part: int, warm: np.ndarray | None, starts: int | None = None

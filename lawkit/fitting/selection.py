@@ -7,8 +7,8 @@ A law's score is the relative error to be expected of it one e-fold beyond the r
 averaged over the domains and the forecasts. The earlier forecasts are those that bands are made of: the law, fitted
 to the runs of least compute, forecasts the others, at several cuts (see `lawkit.fitting.bands`). The guess is for each
 size that is recorded and takes one value. What a law says of it rests on its priors, and the standard deviation of the
-log loss at e times the size says how much; a law that ignores it is taken to be wrong by an ordinary elasticity
-(`lawkit.fitting.judging`). So laws without priors for such a size fall behind by themselves.
+log loss at e times the size says how much; a law that ignores it, or has no priors, is taken to be wrong by an ordinary
+elasticity at least (`lawkit.fitting.judging`).
 
 Where no size varies, random parts of the runs are forecast from the others instead, whole training runs and settings
 together, and the score is the error to be expected at other mixtures of that scale.
@@ -219,7 +219,7 @@ def _unless_hopeless(judge: Judge, law: Law, limit: float) -> tuple[float, str, 
     """A lower bound of the score and what it is made of, and the law's fit where the bound is within the limit."""
     constant = unvaried(judge.runs)
     guess = f"its guess for {' and '.join(constant)}"
-    if judge.rolling and (ignored := judge.ignorance(law)) > limit:
+    if (ignored := judge.ignorance(law)) > limit:
         return ignored, guess, None
     if np.isfinite(limit) and law.starts > 1 and set(constant) & law.columns:
         # A guess that rests on nothing shows from one start.

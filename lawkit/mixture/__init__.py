@@ -5,4 +5,12 @@ from lawkit.mixture.optimize import MixtureResult, optimize_mixture
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.result import Against, Uncertainty
 
-__all__ = ["Against", "Allocation", "MixtureProblem", "MixtureResult", "Uncertainty", "allocate", "optimize_mixture"]
+__all__ = [
+    "Against",
+    "Allocation",
+    "MixtureProblem",
+    "MixtureResult",
+    "Uncertainty",
+    "allocate",
+    "optimize_mixture",
+]

@@ -80,9 +80,9 @@ class Uncertainty:
     left_out
         Number of further draws for which none was found.
     weights
-        Source to (lower, upper). This share of the draws has its best mixture within all of these at once; where the
-        middle of the draws is not the chosen mixture, each reaches as far around the chosen weight as around the
-        middle; and each is widened on both sides by the source's `pull`.
+        Source to (lower, upper). They hold, all at once, this share of the draws' best mixtures, and this share of
+        those that other runs like the fitted ones would have led to (their errors as large, and as much shared by
+        checkpoints and domains, as in the table); and are widened on both sides by the source's `pull`.
     weights_marginal
         The same for one source at a time.
     pull

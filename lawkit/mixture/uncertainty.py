@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from lawkit.errors import LawkitError, OptimizeError
+from lawkit.errors import LawkitError
 from lawkit.fitting.echo import resampled
-from lawkit.mixture.certificate import frank_wolfe_gap
+from lawkit.mixture.optima import optima
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.result import Against, Uncertainty
-from lawkit.mixture.smooth import minimise_many
-from lawkit.mixture.solve import NARROW, TOLERANCE
 from lawkit.mixture.target import Target
 
 #: Weights this near a limit count as on it.
@@ -22,85 +19,6 @@ NEAR = 1e-6
 EQUAL = 1e-12
 #: Part of the way to other fits that their optimum is followed.
 STEP = 0.1
-#: First barrier weight and depth of the start: draws have their optima near that of the point fit.
-BARRIER, DEPTH = 1e-3, 0.05
-
-
-@dataclass(frozen=True)
-class Optima:
-    """The best mixtures of the draws for which one was found.
-
-    Attributes
-    ----------
-    h
-        (S, K) mixtures.
-    objective
-        (S,) their losses, nats per token.
-    z
-        (S, G, P) the draws.
-    """
-
-    h: np.ndarray
-    objective: np.ndarray
-    z: np.ndarray
-
-
-def optima(
-    at: Target,
-    z: np.ndarray,
-    problem: MixtureProblem,
-    start: np.ndarray,
-    solve: Callable[[Target], np.ndarray],
-) -> Optima:
-    """The best mixture of each draw, all searched at once from the optimum of the point fit.
-
-    Parameters
-    ----------
-    at, problem
-        The target and the limits that the draws share.
-    z
-        (S, G, P) draws on the unconstrained scale.
-    start
-        (K,) optimum of the point fit.
-    solve
-        Best mixture (K,) of one draw's target, for draws whose optimality gap the search leaves open.
-
-    Notes
-    -----
-    A draw of a law that is convex in the weights is taken where its Frank-Wolfe gap is closed, by the search or by
-    `solve`. Of other laws it is enough that the search ends no worse than it began: their optima are local.
-    """
-    problem = problem.raised(at.floor)
-    derivatives = at.derivatives_of(z, problem.target)
-    everyone = np.arange(len(z))
-    if min(1 - problem.lower.sum(), problem.upper.sum() - 1) < NARROW:  # one mixture is left
-        h = np.tile(start, (len(z), 1))
-        objective = at.objectives(z, start[None], problem.target)[:, 0]
-        sound = np.isfinite(objective)
-        return Optima(h[sound], objective[sound], z[sound])
-    begin = problem.interior(start, DEPTH)
-    found = minimise_many(derivatives, problem, [begin] * len(z), BARRIER)
-    h = np.array([s.h for s in found])
-    objective, gradient, _ = derivatives(everyone, h)
-    sound = np.isfinite(objective)
-    if at.fit.law.convex_in_weights or at.fit.law.form is not None:
-        closed = np.array(
-            [
-                ok and frank_wolfe_gap(g, x, problem) <= TOLERANCE
-                for ok, g, x in zip(sound, gradient, h, strict=True)
-            ]
-        )
-        for i in np.flatnonzero(sound & ~closed):
-            try:
-                h[i] = solve(at.with_parameters(z[i]))
-            except OptimizeError:
-                continue
-            closed[i] = True
-            objective[i] = derivatives(everyone[[i]], h[[i]])[0][0]
-        sound = closed
-    else:
-        sound &= objective <= at.objectives(z, begin[None], problem.target)[:, 0]
-    return Optima(h[sound], objective[sound], z[sound])
 
 
 def uncertainty(
@@ -196,19 +114,20 @@ def _other_fits(
     these is outside the posterior's interval, and so, about as far on the other side, is that of the truth. See
     `lawkit.fitting.echo`.
     """
+    fit, still = at.fit, np.zeros_like(h)
     try:
-        z, again = resampled(at.fit, count, seed), at.fit.echo
+        moved, again = resampled(fit, count, seed), fit.echo
     except LawkitError as error:
-        return h[None], np.zeros_like(h), [f"intervals hold the draws only; how other fits would differ: {error}"]
+        return h[None], still, [f"intervals hold the draws only; how other fits would differ: {error}"]
     # Far along a tangent the parameters make no sense: the optimum is followed for a part of the way.
-    near = optima(at, at.fit.z + STEP * (z - at.fit.z), problem, h, solve).h
-    refits = [h + (problem.snap(x, NEAR) - h) / STEP for x in near]
-    if again is at.fit.z:
-        return np.array([h, *refits]), np.zeros_like(h), []
+    near = optima(at, fit.z + STEP * (moved - fit.z), problem, h, solve).h
+    refits = np.array([h, *(h + (problem.snap(x, NEAR) - h) / STEP for x in near)])
+    if again is fit.z:
+        return refits, still, []
     found = optima(at, again[None], problem, h, solve).h
     if not len(found):
-        return np.array([h, *refits]), np.zeros_like(h), ["how far the priors pull the mixture could not be measured"]
-    return np.array([h, *refits]), problem.snap(found[0], NEAR) - h, []
+        return refits, still, ["how far the priors pull the mixture could not be measured"]
+    return refits, problem.snap(found[0], NEAR) - h, []
 
 
 def simultaneous(values: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

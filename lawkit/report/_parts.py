@@ -124,7 +124,8 @@ def without_held_out(fit: Fit) -> tuple[Fit, Runs] | None:
     if fit.holdout is None or cut is None or cut[1] != fit.holdout["what"] or "random" in cut[1]:
         return None
     kept, e = fit.runs.select(~cut[0]), fit.estimate
-    part, _ = estimate(kept, fit.law, e.objective, e.min_weight, warm=fit.z)
+    # From fresh starts: where the kept runs leave a parameter open, those of the whole fit would tell of the others.
+    part, _ = estimate(kept, fit.law, e.objective, e.min_weight)
     return replace(fit, runs=kept, estimate=part, draws=None, netcdf=None, holdout=None), fit.runs.select(
         cut[0]
     )

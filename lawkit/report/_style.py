@@ -7,6 +7,7 @@ touched; what matplotlib reads from its global settings only is set for the mome
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +96,9 @@ def settings() -> Iterator[None]:
         import matplotlib
     except ImportError:
         raise ReportError("figures need matplotlib: pip install 'lawkit[report]'") from None
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A name in a script that the font lacks: boxes in the PNG, text as ever in the SVG.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC)
         yield

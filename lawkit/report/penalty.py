@@ -83,7 +83,11 @@ def penalty_figure(
     problem = MixtureProblem.build(fit.sources, fit.domains, n_tokens=n_tokens, **limits).raised(at.floor)
     _check(result, at, problem)
     h = np.array([result.weights[s] for s in fit.sources])
-    z = fit.draw(draws, seed) if draws else np.empty((0, *fit.z.shape))
+    z, zero = np.empty((0, *fit.z.shape)), np.empty((0, 1))
+    if draws:
+        z = fit.draw(draws, seed)
+        zero = at.objectives(z, h[None], problem.target)
+        z, zero = z[np.isfinite(zero[:, 0])], zero[np.isfinite(zero[:, 0])]
     order = [int(k) for k in np.argsort(-h, kind="stable")]
     lines = {k: w for k in order if len(w := _range(h, k, problem)) > 1}
     if not lines:
@@ -103,15 +107,13 @@ def penalty_figure(
     cap = 1.3 * max(*near, 1e-4)
     for ax, k, (mixtures, own) in zip(axes, shown, curves, strict=True):
         w, style = lines[k], look(k)
-        if draws:
-            both = at.objectives(z, np.vstack([h[None], mixtures]), problem.target)
-            above = both[np.isfinite(both[:, 0])]
-            above = above[:, 1:] - above[:, :1]
-            above[np.isnan(above)] = np.inf
-            tails = [0.5 - interval / 2, 0.5 + interval / 2]
-            lower, upper = np.quantile(
-                above, tails, axis=0, method="nearest"
-            )  # between infinite ones there is none
+        if len(z):
+            above = at.objectives(z, mixtures, problem.target) - zero
+            above = np.sort(np.where(np.isnan(above), np.inf, above), axis=0)
+            tails = np.array([0.5 - interval / 2, 0.5 + interval / 2])
+            lower, upper = above[
+                np.rint(tails * (len(above) - 1)).astype(int)
+            ]  # nothing lies between infinite ones
             ax.fill_between(w, lower, upper, color=style.color, alpha=0.22, linewidth=0, zorder=1)
         ax.plot(w, own, color=style.color, linestyle=style.dash, zorder=2)
         ax.plot([h[k]], [0.0], linestyle="none", marker=style.marker, ms=4, color=style.color, zorder=3)
@@ -124,9 +126,9 @@ def penalty_figure(
     notes = [
         f"At {at_sizes({'n_params': at.n_params, 'n_tokens': at.n_tokens})}. The other sources make room, or fill it, "
         "in proportion to their weights. Beside each name: its best weight, and the loss given up with none of it.",
-        f"Bands: {interval:.0%} of {draws} draws of {DRAWN['normal' if fit.draws is None else fit.draws.kind]}; below "
+        f"Bands: {interval:.0%} of {len(z)} draws of {DRAWN['normal' if fit.draws is None else fit.draws.kind]}; below "
         "zero where they would have the other mixture."
-        if draws
+        if len(z)
         else "",
         f"Not shown: {listed([fit.sources[k] for k in list(lines)[PANELS:]], 12)}."
         if len(lines) > PANELS
@@ -173,21 +175,12 @@ def _base(h: np.ndarray, k: int) -> np.ndarray:
 
 def _moved(h: np.ndarray, k: int, weight: float, problem: MixtureProblem) -> np.ndarray:
     """The mixture (K,) with `weight` of source k, the others as near to proportion as their limits let them."""
-    from scipy.optimize import brentq
-
     base = _base(h, k)
-
-    def others(scale: float) -> np.ndarray:
-        out = np.clip(scale * base, problem.lower, problem.upper)
-        out[k] = 0.0
-        return out
-
-    most = 1e3 / base[base > 0].min()
-    if others(0.0).sum() >= 1 - weight:
-        out = others(0.0)
-    elif others(most).sum() <= 1 - weight:
-        out = others(most)
-    else:
-        out = others(float(brentq(lambda t: others(t).sum() - (1 - weight), 0.0, most, xtol=1e-15)))  # type: ignore[arg-type]
+    lower, upper = (np.where(np.arange(len(h)) == k, 0.0, limit) for limit in (problem.lower, problem.upper))
+    given = base > 0
+    # The others' sum is linear in their common factor between those at which one of them reaches a limit.
+    at = np.unique(np.r_[0.0, lower[given] / base[given], upper[given] / base[given]])
+    sums = np.clip(at[:, None] * base, lower, upper).sum(1)
+    out = np.clip(np.interp(1 - weight, sums, at) * base, lower, upper)
     out[k] = weight
     return out / out.sum()
