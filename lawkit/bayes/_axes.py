@@ -8,7 +8,7 @@ much as their level differs from the mode's. That is a shear, so densities stay 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,7 @@ def level_runs(spec: Spec) -> Inputs:
     """The runs whose mean log loss is the level: the same for all domains of a table."""
     x = spec.inputs
     order = np.lexsort((*x.weights.T, x.n_params * x.n_tokens))
-    some = order[np.unique(np.linspace(0, len(order) - 1, _LEVEL_RUNS).astype(int))]
-    rows = {name: getattr(x, name)[some] for name in ("n_params", "n_tokens", "weights")}
-    return replace(x, **rows, unique=None if x.unique is None else x.unique[some])
+    return x.rows(order[np.unique(np.linspace(0, len(order) - 1, _LEVEL_RUNS).astype(int))])
 
 
 def bends(spec: Spec) -> bool:

@@ -19,8 +19,8 @@ from lawkit.bayes.model import build, data
 from lawkit.bayes.spec import Spec
 from lawkit.errors import FitError
 
-#: Chains start this many times farther from the posterior's mode than draws lie.
-_SPREAD = 2.0
+#: Chains start this many times as far from the posterior's mode as the normal with its curvature lies.
+_SPREAD = 1.0
 #: A chain that was cut off is worth keeping with so many draws.
 FEWEST = 100
 

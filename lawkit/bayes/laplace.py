@@ -182,7 +182,9 @@ def effective_parameters(posterior: LogPosterior, u: np.ndarray) -> np.ndarray:
     slope = np.where(np.isfinite(slope), slope, 0.0) @ posterior.root
     nu = drawn.nu[0]
     information = spec.counts * (nu + 1) / (nu + 3) * np.exp(-2 * log_scale[0])
-    axes = Normal(u[:P], posterior.hessian(u)[:P, :P]).axes  # the covariance of z under this noise is axes @ axes.T
+    axes = Normal(
+        u[:P], posterior.hessian(u)[:P, :P]
+    ).axes  # the covariance of z under this noise is axes @ axes.T
     tilt = np.zeros(posterior.size)
     tilt[P : P + m] = (((slope @ axes) ** 2).sum(2) * information).sum(0)
     # Where runs are outliers, the expected information exceeds what they say.

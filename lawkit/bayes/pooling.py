@@ -8,7 +8,8 @@ domain's and offset_g the log of its lowest loss (0 for all but losses),
 
 tau is found at its posterior mode, on the log scale, by expectation maximisation: the E step takes each domain's
 posterior as normal (Laplace) and mu as unknown, and the domains are expanded again under the prior found until it
-stays. What is not known of mu is added to the prior's variance.
+stays. What is not known of mu is added to the prior's
+covariance.
 
 That tau is estimated and the normal assumed is not in the bands, which can then be too narrow: `simulated_coverage`
 measures it.
@@ -54,7 +55,7 @@ class Pooling:
         the 'lower' and 'upper' ends between which nine of ten domains lie; and 'relative', whether values are multiples
         of the domain's lowest loss. Parameters that are fitted at a reference scale are given as fitted.
     uncertainty
-        (Q,) standard deviation of each mean, in the order of `parameters`.
+        (Q, Q) covariance of the means, in the order of `parameters`.
     iterations
         How often the domains were expanded.
     converged
@@ -112,7 +113,7 @@ def pool(
     """As `pooled`, from near each domain's mode where that is known; also returns the modes found."""
     shared = _Shared(described)
     specs, at = list(described), list(modes or [None] * len(described))
-    mean, tau, unsure = shared.mean, shared.sd, np.zeros(len(shared.mean))
+    mean, tau, unsure = shared.mean, shared.sd, np.zeros((len(shared.mean),) * 2)
     if warm is not None:
         mean, tau = (np.array([p[k] for p in warm.parameters.values()]) for k in ("mean", "sd"))
         unsure = warm.uncertainty
@@ -194,7 +195,7 @@ class _Shared:
         for spec, offset in zip(specs, self.offset, strict=True):
             prior_mean, covariance = spec.prior_mean.copy(), spec.prior_covariance.copy()
             prior_mean[self.at] = mean + offset
-            covariance[self.at, self.at] = tau**2 + unsure**2
+            covariance[np.ix_(self.at, self.at)] = np.diag(tau**2) + unsure
             out.append(replace(spec, prior_mean=prior_mean, prior_covariance=covariance))
         return out
 
@@ -210,20 +211,22 @@ class _Shared:
         for spec, offset, (posterior, u, _) in zip(specs, self.offset, found, strict=True):
             axes = (posterior.root @ Normal(u, posterior.hessian(u)).axes[: posterior.P])[self.at]
             own = np.linalg.inv(axes @ axes.T)
-            sd = np.sqrt(np.diag(spec.prior_covariance)[self.at])
-            z = posterior.draws(u[None]).z[0]
-            values, vectors = np.linalg.eigh(own * sd * sd[:, None] - np.eye(len(sd)))  # in the prior's units
-            vectors = vectors[:, values > 0]
-            away = own @ (z - spec.prior_mean)[self.at] * sd  # own z - prior z0, less what both have at z0
-            kept = (vectors * values[values > 0]) @ vectors.T / sd / sd[:, None]
+            root = np.linalg.cholesky(spec.prior_covariance[np.ix_(self.at, self.at)])
+            away = posterior.draws(u[None]).z[0, self.at] - spec.prior_mean[self.at]
+            # In units of the prior, whose own precision is the identity there.
+            values, vectors = np.linalg.eigh(root.T @ own @ root - np.eye(len(root)))
+            informed = np.linalg.solve(root.T, vectors[:, values > 0])
+            kept = (informed * values[values > 0]) @ informed.T
             precision.append(kept)
-            pull.append(kept @ (spec.prior_mean[self.at] - offset) + (vectors @ (vectors.T @ away)) / sd)
+            # precision x mean = own (z - prior mean) + precision x prior mean, in the directions that are kept.
+            told = informed @ (vectors[:, values > 0].T @ (root.T @ own @ away))
+            pull.append(told + kept @ (spec.prior_mean[self.at] - offset))
         return np.stack(precision), np.stack(pull)
 
     def fitted(
         self, precision: np.ndarray, pull: np.ndarray, tau: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean, tau and standard deviation of the mean, (Q,) each, given the domains' `evidence`; EM from `tau`."""
+        """Mean (Q,), tau (Q,) and covariance of the mean (Q, Q), given the domains' `evidence`; EM from `tau`."""
         eye, G = np.eye(len(tau)), len(pull)
         for _ in range(_MOST_STEPS):
             prior = np.diag(tau**-2.0)
@@ -240,7 +243,7 @@ class _Shared:
             before, tau = tau, np.sqrt((_WORTH * self.typical**2 + squares) / (_WORTH + G))
             if np.abs(np.log(tau / before)).max() < 1e-4:
                 break
-        return mu, tau, np.sqrt(np.diag(spread))
+        return mu, tau, spread
 
     def told(self, p: Parameter, mean: float, tau: float) -> dict[str, Any]:
         """One parameter's prior for people."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lawkit.bayes import _arviz
 from lawkit.bayes._axes import axes
+from lawkit.bayes.density import prior_root
 from lawkit.bayes.spec import ETA_SD, LOG_SIGMA, NU, GroupDraws, Spec
 from lawkit.errors import FitError, LawkitError
+
+if TYPE_CHECKING:
+    from lawkit.bayes._samplers import Sampled
 
 
 def nuts(
@@ -77,39 +81,13 @@ def nuts(
             f"sampling the posterior of {spec.name} failed: {text[:300]}; check the losses and the priors of law "
             f"{spec.law.name!r}, or use --posterior laplace"
         ) from error
-    values, (n_chains, length) = sampled.values, sampled.diverging.shape
-    z = spec.prior_mean + values["u"] @ around.root.T
-    noise, nu = np.exp(values["log_noise"]), values["noise_nu"]
-    eta = values.get("noise_slope", np.zeros((*noise.shape, 0)))
-    numbers = [z, values["log_noise"], np.log(nu), eta.reshape(n_chains, length, -1)]
-    found = _arviz.convergence(np.concatenate(numbers, -1))
-    diagnostics = {
-        "sampler": sampled.sampler,
-        "chains": n_chains,
-        "draws": length,
-        "tune": tune,
-        "max_rhat": float(found.rhat.max()),
-        "min_ess_bulk": float(found.ess_bulk.min()),
-        "min_ess_tail": float(found.ess_tail.min()),
-        "divergences": int(sampled.diverging.sum()),
-        "steps_per_draw": float(sampled.n_steps.mean()),
-        "interrupted": sampled.interrupted,
-        "cpu_seconds": _cpu_seconds() - cpu,
-        "seconds": time.perf_counter() - clock,
-    }
-    warnings = _warnings(spec, diagnostics, found, draws, chains)
-
-    def flat(v: np.ndarray) -> np.ndarray:
-        return v.reshape(n_chains * length, *v.shape[2:])
-
-    out = GroupDraws(
-        z=flat(z), noise=flat(noise), nu=flat(nu), eta=flat(eta), diagnostics=diagnostics, warnings=warnings
-    )
+    out, stats = _told(spec, sampled, around.root, {"tune": tune, "draws": draws, "chains": chains})
+    out.diagnostics.update(cpu_seconds=_cpu_seconds() - cpu, seconds=time.perf_counter() - clock)
     trace = _arviz.from_draws(
         spec,
         out,
-        chains=n_chains,
-        sample_stats={"diverging": sampled.diverging, "n_steps": sampled.n_steps},
+        chains=out.diagnostics["chains"],
+        sample_stats=stats,
         attributes={"inference_library": sampled.sampler, "tuning_steps": tune},
     )
     return out, trace
@@ -139,8 +117,7 @@ def prior_predictive(spec: Spec, draws: int = 1000, seed: int = 0) -> np.ndarray
     """
     rng = np.random.default_rng(seed)
     m, C = spec.log_losses.shape[1], spec.covariates.shape[1]
-    cholesky = np.linalg.cholesky(spec.prior_covariance)
-    z = spec.prior_mean + rng.standard_normal((draws, len(spec.prior_mean))) @ cholesky.T
+    z = spec.prior_mean + rng.standard_normal((draws, len(spec.prior_mean))) @ prior_root(spec).T
     log_scale = np.log(spec.spread) + rng.normal(*LOG_SIGMA, (draws, 1, m))
     log_scale = log_scale + np.einsum("nc,smc->snm", spec.covariates, rng.normal(0, ETA_SD, (draws, m, C)))
     nu = rng.gamma(NU[0], 1 / NU[1], (draws, 1, m))
@@ -153,25 +130,60 @@ def prior_predictive(spec: Spec, draws: int = 1000, seed: int = 0) -> np.ndarray
 # ---- what the diagnostics say -----------------------------------------------------------------------------
 
 
+def _told(
+    spec: Spec, sampled: Sampled, root: np.ndarray, asked: dict[str, int]
+) -> tuple[GroupDraws, dict[str, np.ndarray]]:
+    """The draws, chain after chain, with diagnostics and warnings; and what is known of each, (chains, draws)."""
+    values, (chains, length) = sampled.values, sampled.diverging.shape
+    z = spec.prior_mean + values["u"] @ root.T
+    noise, nu = np.exp(values["log_noise"]), values["noise_nu"]
+    eta = values.get("noise_slope", np.zeros((*noise.shape, 0)))
+    numbers = [z, values["log_noise"], np.log(nu), eta.reshape(chains, length, -1)]
+    found = _arviz.convergence(np.concatenate(numbers, -1))
+    # NaN where a chain did not move at all.
+    rhat, bulk, tail = (
+        np.nan_to_num(v, nan=worst)
+        for v, worst in ((found.rhat, np.inf), (found.ess_bulk, 0.0), (found.ess_tail, 0.0))
+    )
+    found = _arviz.Convergence(rhat=rhat, ess_bulk=bulk, ess_tail=tail)
+    diagnostics = {
+        "sampler": sampled.sampler,
+        "chains": chains,
+        "draws": length,
+        "tune": asked["tune"],
+        "max_rhat": float(rhat.max()),
+        "min_ess_bulk": float(bulk.min()),
+        "min_ess_tail": float(tail.min()),
+        "divergences": int(sampled.diverging.sum()),
+        "steps_per_draw": float(sampled.n_steps.mean()),
+        "interrupted": sampled.interrupted,
+    }
+    flat = [v.reshape(chains * length, *v.shape[2:]) for v in (z, noise, nu, eta)]
+    draws = GroupDraws(
+        z=flat[0], noise=flat[1], nu=flat[2], eta=flat[3], diagnostics=diagnostics,
+        warnings=_warnings(spec, diagnostics, found, asked),
+    )  # fmt: skip
+    return draws, {"diverging": sampled.diverging, "n_steps": sampled.n_steps}
+
+
 def _warnings(
-    spec: Spec, found: dict[str, Any], each: _arviz.Convergence, draws: int, chains: int
+    spec: Spec, found: dict[str, Any], each: _arviz.Convergence, asked: dict[str, int]
 ) -> tuple[str, ...]:
     """The diagnostics in words, each with what to do."""
     out = []
     if found["interrupted"]:
         out.append(
-            f"sampling {spec.name} was interrupted: {found['chains']} of {chains} chains are kept, with "
-            f"{found['draws']:,} of {draws:,} draws each"
+            f"sampling {spec.name} was interrupted: {found['chains']} of {asked['chains']} chains are kept, with "
+            f"{found['draws']:,} of {asked['draws']:,} draws each"
         )
     names = _names(spec)
-    rhat = np.where(np.isnan(each.rhat), np.inf, each.rhat)  # NaN where a chain did not move at all
+    rhat = each.rhat
     if rhat.max() > 1.01:
         out.append(
             f"the chains of {spec.name} disagree: R-hat is {rhat.max():.3f} for {names[rhat.argmax()]}, and should be "
             "under 1.01: sample longer (more draws and more tuning), or choose a law with fewer parameters"
         )
     for kind, size in (("bulk", each.ess_bulk), ("tail", each.ess_tail)):
-        size = np.where(np.isnan(size), 0.0, size)
         if size.min() < 100 * found["chains"]:
             out.append(
                 f"the draws of {spec.name} are worth few independent ones: {kind} effective sample size "

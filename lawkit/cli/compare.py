@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 _BEYOND = (
-    "the relative error to expect one e-fold beyond the runs, made of that of forecasts of runs not fitted, and a guess "
-    "for sizes that never varied"
+    "the relative error to expect one e-fold beyond the runs, made of that of forecasts of runs not fitted, and "
+    "a guess for sizes that never varied"
 )
 _OF_ONE_SCALE = (
     "the relative error to expect at other mixtures of the runs' one scale; of other scales they say nothing"

@@ -51,7 +51,7 @@ class Judged:
     @property
     def forecast(self) -> np.ndarray:
         """(M,) which parts the law forecasts."""
-        return ~np.isnan(self.errors).all(1)
+        return np.any(~np.isnan(self.errors), axis=1)
 
     @property
     def least(self) -> float:

@@ -256,16 +256,15 @@ def _ranked(pairs: list[_Pair], n_parts: int) -> list[_Pair]:
         else:
             common &= found.forecast
             live.append((told, found))
-    by_part = [score(j.errors[common], j.guess) for _, j in live]
-    live = [
-        (replace(t, score=float(s.mean()), holdout_mre=float(mean(mean(j.errors[common])))), j)
-        for (t, j), s in zip(live, by_part, strict=True)
-    ]
     if live:
-        best = min(range(len(live)), key=lambda i: by_part[i].mean())
-        tied = [i for i in range(len(live)) if _ties(by_part[i] - by_part[best])]
-        choice = min(tied, key=lambda i: (live[i][0].n_parameters, by_part[i].mean()))
-        live = [live[choice], *sorted(live[:choice] + live[choice + 1 :], key=lambda p: p[0].score)]
+        by_part = [score(j.errors[common], j.guess) for _, j in live]
+        means = [float(s.mean()) for s in by_part]
+        best = int(np.argmin(means))
+        tied = {i for i in range(len(live)) if _ties(by_part[i] - by_part[best])}
+        choice = min(tied, key=lambda i: (live[i][0].n_parameters, means[i]))
+        order = sorted(range(len(live)), key=lambda i: (i != choice, means[i]))
+        holdout = [float(mean(mean(j.errors[common]))) for _, j in live]
+        live = [(replace(live[i][0], score=means[i], holdout_mre=holdout[i]), live[i][1]) for i in order]
     return [*live, *sorted(rest, key=lambda p: (p[0].score is None, p[0].score or 0.0))]
 
 

@@ -173,9 +173,12 @@ def finish(
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.set(rect=(left / width, bottom / height, 1 - left / width, panel_height / height))  # type: ignore[call-arg]
-    # Laid out once and for all: each drawing would move things by a hair, and the files would differ.
+    # Laid out once and for all, in round numbers: each drawing would move things by a hair, and files would differ.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for ax in figure.axes:
+        x0, y0, wide, high = (round(v, 6) for v in ax.get_position().bounds)
+        ax.set_position((x0, y0, wide, high))
     return figure
 
 

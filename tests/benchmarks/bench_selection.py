@@ -27,6 +27,7 @@ from lawkit.runs import Runs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench_laws_slimpajama import read
+
 from published import chinchilla, gemstones, mixtures, scale_only
 
 TABLES = (
