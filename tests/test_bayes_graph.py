@@ -118,7 +118,9 @@ def log_density(spec: Spec, z: np.ndarray, log_noise: np.ndarray, nu: np.ndarray
     scale = np.exp(log_noise) * spec.spread * np.exp(spec.covariates @ eta.T)
     cells = spec.counts * stats.t.logpdf(spec.log_losses, nu, mean, scale)
     out = np.where(spec.live, cells, 0.0).sum() + stats.norm.logpdf(log_noise, *LOG_SIGMA).sum()
-    out += (stats.gamma.logpdf(nu, NU[0], scale=1 / NU[1]) + np.log(nu)).sum() + stats.norm.logpdf(eta, 0, ETA_SD).sum()
+    out += (stats.gamma.logpdf(nu, NU[0], scale=1 / NU[1]) + np.log(nu)).sum() + stats.norm.logpdf(
+        eta, 0, ETA_SD
+    ).sum()
     return float(out + stats.multivariate_normal.logpdf(z, spec.prior_mean, spec.prior_covariance))
 
 
@@ -140,7 +142,12 @@ def assert_density(spec: Spec) -> None:
         u, log_noise = rng.standard_normal(len(spec.start)), rng.normal(-4.5, 0.3, m)
         log_nu, eta = rng.normal(1.5, 0.5, m), rng.normal(0, 0.3, (m, C))
         z = spec.prior_mean + around.root @ (u + np.linalg.solve(around.root, spec.start - spec.prior_mean))
-        at = {"u": np.linalg.solve(around.root, z - spec.prior_mean), "log_noise": log_noise, "noise_nu": log_nu, "noise_slope": eta}
+        at = {
+            "u": np.linalg.solve(around.root, z - spec.prior_mean),
+            "log_noise": log_noise,
+            "noise_nu": log_nu,
+            "noise_slope": eta,
+        }
         value, *parameters = f(*[at[model.values_to_rvs[v].name] for v in model.value_vars])
         apart.append(value - log_density(spec, z, log_noise, np.exp(log_nu), eta))
         expected = spec.law.natural(z, N_REF, D_REF)
@@ -160,7 +167,11 @@ def test_model_of_noise_with_covariates_and_rows_that_share_their_error() -> Non
     live = np.ones(spec.live.shape, bool)
     live[2, 1] = False
     counts = np.where(live, np.random.default_rng(0).uniform(0.3, 1, live.shape), 0.0)
-    assert_density(described(law, covariates=2, live=live, counts=counts, log_losses=np.where(live, spec.log_losses, 0.0)))
+    assert_density(
+        described(
+            law, covariates=2, live=live, counts=counts, log_losses=np.where(live, spec.log_losses, 0.0)
+        )
+    )
 
 
 def test_names_of_a_users_law_do_not_collide() -> None:

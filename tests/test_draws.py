@@ -38,14 +38,17 @@ def mixture_runs(n: int = 40, noise: float = 0.005, seed: int = 0) -> Runs:
     base = 1.5 + 300 / n_params**0.33 + 600 / n_tokens**0.33
     losses = (base[:, None] + np.exp(-weights @ pull.T)) * np.exp(noise * rng.normal(size=(n, 2)))
     return Runs(
-        sources=("a", "b", "c"), domains=("x", "y"), n_params=n_params, n_tokens=n_tokens, weights=weights, losses=losses,
+        sources=("a", "b", "c"), domains=("x", "y"), n_params=n_params, n_tokens=n_tokens, weights=weights,
+        losses=losses,
     )  # fmt: skip
 
 
 # ---- fits with draws ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"posterior": "laplace"}, {"bootstrap": 60}], ids=["laplace", "bootstrap"])
+@pytest.mark.parametrize(
+    "options", [{"posterior": "laplace"}, {"bootstrap": 60}], ids=["laplace", "bootstrap"]
+)
 def test_a_fit_with_draws_comes_back_bit_for_bit(tmp_path: Path, options: dict) -> None:
     fit = lawkit.fit(scale_runs(domains=2), law="chinchilla", **options)
     fit.save(tmp_path / "fit")
@@ -162,7 +165,9 @@ def test_draws_that_make_no_sense_are_refused(options: dict, said: str) -> None:
 
 
 def test_a_table_too_small_for_a_posterior() -> None:
-    runs = replace(mixture_runs(20), losses=np.where(np.arange(20)[:, None] < [20, 3], mixture_runs(20).losses, np.nan))
+    runs = replace(
+        mixture_runs(20), losses=np.where(np.arange(20)[:, None] < [20, 3], mixture_runs(20).losses, np.nan)
+    )
     with pytest.raises(lawkit.LawkitError, match="at least 4 losses of each domain, y has 3"):
         lawkit.fit(runs, law="transfer-plain", posterior="laplace", holdout="none")
 
@@ -234,7 +239,9 @@ def test_checkpoints_that_share_their_error_do_not_make_the_posterior_surer() ->
     once = replace(single, losses=single.losses * np.exp(error))
     many = once.select(np.repeat(np.arange(60), 10))
     jitter = np.exp(1e-4 * rng.normal(size=(600, 1)))
-    many = replace(many, losses=many.losses * jitter, run_id=np.repeat(np.arange(60).astype(str), 10).astype(object))
+    many = replace(
+        many, losses=many.losses * jitter, run_id=np.repeat(np.arange(60).astype(str), 10).astype(object)
+    )
     spread = []
     for runs in (once, many, replace(many, run_id=None, seed=np.arange(600))):
         fit = lawkit.fit(runs, law="chinchilla", posterior="laplace", holdout="none")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from published import chinchilla
 
 import lawkit.laws
 from lawkit.bayes import _arviz, _samplers, sample
@@ -22,6 +21,7 @@ from lawkit.errors import FitError
 from lawkit.fitting.draws import NoiseModel
 from lawkit.fitting.estimate import estimate
 from lawkit.runs import Runs
+from published import chinchilla
 
 try:
     _arviz.arviz()  # before PyMC imports it, and lets its notices through
@@ -83,7 +83,14 @@ def test_same_seed_same_bits_and_silent(
 def test_another_domain_needs_no_compiling(spec: Spec, sampled: tuple[GroupDraws, Any]) -> None:
     """The model of the last law and table is used again; the posterior is that of the new losses."""
     before = _samplers._compiled
-    higher = Spec(**{**spec.__dict__, "log_losses": spec.log_losses + np.log(2.0), "prior_mean": spec.prior_mean + np.log([2, 2, 2, 1, 1]), "start": spec.start + np.log([2, 2, 2, 1, 1])})
+    higher = Spec(
+        **{
+            **spec.__dict__,
+            "log_losses": spec.log_losses + np.log(2.0),
+            "prior_mean": spec.prior_mean + np.log([2, 2, 2, 1, 1]),
+            "start": spec.start + np.log([2, 2, 2, 1, 1]),
+        }
+    )
     draws, _ = sample.nuts(higher, 500, 500, 4, seed=2)
     assert _samplers._compiled is before
     first = sampled[0]
@@ -160,7 +167,7 @@ def test_ctrl_c_keeps_what_is_finished(spec: Spec, sampled: tuple[GroupDraws, An
 
 
 def test_ctrl_c_too_early(spec: Spec, sampled: tuple[GroupDraws, Any]) -> None:
-    with pytest.raises(FitError, match="interrupted with 0 draws .* too few to keep"):
+    with pytest.raises(FitError, match=r"interrupted with 0 draws .* too few to keep"):
         interrupted(spec, 2.0, draws=1000, tune=10_000_000, chains=2)
 
 
@@ -170,7 +177,7 @@ def test_sampler_that_fails(
     found = axes(spec)
     lost = Axes(**{**found.__dict__, "centre": np.full(len(found.centre), np.nan)})
     monkeypatch.setattr(sample, "axes", lambda _: lost)  # chains then start nowhere
-    with pytest.raises(FitError, match="sampling the posterior of loss failed: .*--posterior laplace"):
+    with pytest.raises(FitError, match=r"sampling the posterior of loss failed: .*--posterior laplace"):
         sample.nuts(spec, 50, 50, 2)
 
 

@@ -109,7 +109,6 @@ def from_draws(
         the noise has covariates, `noise_slope`. Its dimensions are chain, draw, `domain` (not for the parameters of a
         coupled law) and, for vectors, `source`; data lie on `obs_id` and `domain`.
     """
-    import xarray as xr
 
     coords = coordinates(spec)
     m, coupled = spec.log_losses.shape[1], spec.law.coupled
@@ -278,7 +277,6 @@ def loo(log_likelihood: np.ndarray, chains: int = 1) -> Loo:
     Vehtari, Gelman and Gabry 2017, Practical Bayesian model evaluation using leave-one-out cross-validation and WAIC,
     arXiv:1507.04544.
     """
-    import xarray as xr
 
     az = arviz()
     by_chain = log_likelihood.reshape(chains, -1, log_likelihood.shape[1])
@@ -294,7 +292,9 @@ def loo(log_likelihood: np.ndarray, chains: int = 1) -> Loo:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = az.loo(trace, pointwise=True, reff=float(np.clip(usable.mean(), 0, 1)) if len(usable) else 1.0)
+        found = az.loo(
+            trace, pointwise=True, reff=float(np.clip(usable.mean(), 0, 1)) if len(usable) else 1.0
+        )
 
     def named(*names: str) -> Any:  # before 1.0, since 1.0
         return next(getattr(found, n) for n in names if hasattr(found, n))

@@ -1,9 +1,9 @@
-"""Coordinates for a sampler: of about unit size, uncorrelated at the posterior's mode, and straight where it bends most.
+"""Coordinates for a sampler: about unit size, uncorrelated at the posterior's mode, straight where it bends most.
 
 The level of the losses is what runs know best, by far: all else that the parameters may do, they do on a thin sheet of
-vectors that predict the same level. The sheet is curved (terms of a loss add up, and each is fitted as a logarithm), which
-costs a sampler dearly. So it is flattened: parameters are moved along the direction that scales all losses alike, by as
-much as their level differs from the mode's. That is a shear, so densities stay what they are.
+vectors that predict the same level. The sheet is curved (terms of a loss add up, and each is fitted as a logarithm),
+which costs a sampler dearly. So it is flattened: parameters are moved along the direction that scales all losses
+alike, by as much as their level differs from the mode's. That is a shear, so densities stay what they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from lawkit.bayes._proposal import Normal
 from lawkit.bayes.density import LogPosterior
-from lawkit.bayes.laplace import refuse_contradiction, mode
+from lawkit.bayes.laplace import mode, refuse_contradiction
 from lawkit.bayes.spec import Spec
 from lawkit.errors import FitError
 from lawkit.laws._function import Inputs
@@ -60,8 +60,8 @@ def level_runs(spec: Spec) -> Inputs:
 
 
 def bends(spec: Spec) -> bool:
-    """Whether the level is straightened: for one domain's law that has a closed form."""
-    return spec.law.implicit is None and spec.log_losses.shape[1] == 1
+    """Whether the level is straightened: of one domain; a law of several has several levels."""
+    return spec.log_losses.shape[1] == 1
 
 
 def sheared(u: Any, level: Any, around: Any, sign: int) -> Any:

@@ -49,7 +49,14 @@ class Sampled:
 
 
 def sample(
-    spec: Spec, around: Axes, draws: int, tune: int, chains: int, seed: int, target_accept: float, progress: bool
+    spec: Spec,
+    around: Axes,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+    target_accept: float,
+    progress: bool,
 ) -> Sampled:
     """By nutpie where it is installed, else by PyMC; the other arguments as `lawkit.bayes.sample.nuts`.
 
@@ -105,7 +112,14 @@ _compiled: tuple[Any, Any] | None = None
 
 
 def by_nutpie(
-    spec: Spec, around: Axes, draws: int, tune: int, chains: int, seed: int, target_accept: float, progress: bool
+    spec: Spec,
+    around: Axes,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+    target_accept: float,
+    progress: bool,
 ) -> Sampled:
     """NUTS by nutpie, with a mass matrix that learns the strongest correlations."""
     import nutpie
@@ -165,7 +179,14 @@ def _fixed_part(spec: Spec) -> tuple[Any, ...]:
     """What a compiled model holds as constants, comparable."""
     x = spec.inputs
     own = x.own if spec.law.needs_own_source else np.zeros((1, spec.log_losses.shape[1]))
-    arrays = [x.n_params, x.n_tokens, x.weights, own, spec.covariates, *([] if x.unique is None else [x.unique])]
+    arrays = [
+        x.n_params,
+        x.n_tokens,
+        x.weights,
+        own,
+        spec.covariates,
+        *([] if x.unique is None else [x.unique]),
+    ]
     return x.n_ref, x.d_ref, *[(a.shape, a.tobytes()) for a in arrays]
 
 
@@ -173,7 +194,14 @@ def _fixed_part(spec: Spec) -> tuple[Any, ...]:
 
 
 def by_pymc(
-    spec: Spec, around: Axes, draws: int, tune: int, chains: int, seed: int, target_accept: float, progress: bool
+    spec: Spec,
+    around: Axes,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+    target_accept: float,
+    progress: bool,
 ) -> Sampled:
     """NUTS by PyMC."""
     model = build(spec, around)
@@ -253,4 +281,3 @@ def _quietly() -> Iterator[None]:
         finally:
             for each, level in zip(loggers, levels, strict=True):
                 each.setLevel(level)
-

@@ -101,7 +101,8 @@ def _apply(code: Code, values: Mapping[str, Any]) -> Any:
     (expr,), arguments, logs = code.with_logs([code.expr])
     # PyTensor takes the logarithm of a small integer, also for the derivative of 6**z, to single precision.
     expr = expr.replace(
-        lambda e: e.is_Pow and e.base.is_number and not e.exp.is_number, lambda e: sp.exp(e.exp * sp.log(e.base))
+        lambda e: e.is_Pow and e.base.is_number and not e.exp.is_number,
+        lambda e: sp.exp(e.exp * sp.log(e.base)),
     ).replace(lambda e: isinstance(e, sp.log) and e.is_number, lambda e: e.evalf(20))
     known = {symbol: np.log(values[x.name]) for x, symbol in logs.items()}
     f = sp.lambdify(arguments, expr, modules=[functions()], printer=_PRINTER, cse=True)
@@ -113,7 +114,21 @@ def functions() -> dict[str, Any]:
     """PyTensor's functions by the names that generated code uses."""
     import pytensor.tensor as pt
 
-    names = ("exp", "log", "sqrt", "abs", "sign", "sin", "cos", "tan", "sinh", "cosh", "tanh", "log1p", "expm1")
+    names = (
+        "exp",
+        "log",
+        "sqrt",
+        "abs",
+        "sign",
+        "sin",
+        "cos",
+        "tan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "log1p",
+        "expm1",
+    )
     return {
         **{name: getattr(pt, name) for name in names},
         "pi": np.pi,

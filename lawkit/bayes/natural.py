@@ -14,8 +14,19 @@ from lawkit.laws._law import D_ref, Law, N_ref
 
 #: Names of our own in `lawkit.bayes.model` and of the dimensions of traces.
 _TAKEN = frozenset(
-    "u noise log_noise noise_nu noise_slope log_loss log_losses log_spread counts prior_mean prior_sd prior_root "
-    "chain draw obs_id domain source covariate".split()
+    [
+        "u",
+        "v",
+        "noise",
+        "log_noise",
+        "noise_nu",
+        "noise_slope",
+        "log_loss",
+        "log_losses",
+        "log_spread",
+        "counts",
+    ]
+    + ["prior_mean", "prior_sd", "prior_root", "chain", "draw", "obs_id", "domain", "source", "covariate"]
 )
 
 
@@ -83,4 +94,3 @@ def coordinates(spec: Spec) -> dict[str, Any]:
         "source": list(spec.sources) if len(spec.sources) == n_sources else np.arange(n_sources),
         "covariate": np.arange(spec.covariates.shape[1]),
     }
-

@@ -41,19 +41,24 @@ class LawOp(Op):
         return id(self)
 
     def make_node(self, z: Any) -> Apply:
+        """The node of losses and slopes of a vector of parameters."""
         z = pt.as_tensor_variable(z)
         n, m = len(self.inputs.weights), self.inputs.own.shape[1]
         size = self.law.n_parameters(self.inputs.weights.shape[1])
         return Apply(
-            self, [z], [pt.tensor(dtype="float64", shape=(n, m)), pt.tensor(dtype="float64", shape=(n, m, size))]
+            self,
+            [z],
+            [pt.tensor(dtype="float64", shape=(n, m)), pt.tensor(dtype="float64", shape=(n, m, size))],
         )
 
     def perform(self, node: Apply, inputs: Any, output_storage: Any) -> None:
+        """Losses (n, m) and slopes (n, m, P)."""
         value, slope = self.law.function.jacobian(np.asarray(inputs[0], float)[None], self.inputs)
         output_storage[0][0] = np.ascontiguousarray(value[0])
         output_storage[1][0] = np.ascontiguousarray(slope[0])
 
     def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
+        """The vector-Jacobian product of the losses."""
         weight, curvature = cotangents
         if not isinstance(curvature.type, DisconnectedType):
             raise NotImplementedError("second derivatives of a law with an implicit quantity")
@@ -63,4 +68,5 @@ class LawOp(Op):
     L_op = pullback
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
+        """Both outputs depend on the input."""
         return [[True, True]]

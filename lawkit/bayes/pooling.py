@@ -9,7 +9,7 @@ domain's and offset_g the log of its lowest loss (0 for all but losses),
 tau is found at its posterior mode, on the log scale, by expectation maximisation: the E step takes each domain's
 posterior as normal (Laplace) and mu as unknown, and the domains are expanded again under the prior found until it
 stays. What is not known of mu is added to the prior's
-covariance.
+variance.
 
 That tau is estimated and the normal assumed is not in the bands, which can then be too narrow: `simulated_coverage`
 measures it.
@@ -55,7 +55,7 @@ class Pooling:
         the 'lower' and 'upper' ends between which nine of ten domains lie; and 'relative', whether values are multiples
         of the domain's lowest loss. Parameters that are fitted at a reference scale are given as fitted.
     uncertainty
-        (Q, Q) covariance of the means, in the order of `parameters`.
+        (Q,) standard deviation of each mean, in the order of `parameters`.
     iterations
         How often the domains were expanded.
     converged
@@ -113,20 +113,20 @@ def pool(
     """As `pooled`, from near each domain's mode where that is known; also returns the modes found."""
     shared = _Shared(described)
     specs, at = list(described), list(modes or [None] * len(described))
-    mean, tau, unsure = shared.mean, shared.sd, np.zeros((len(shared.mean),) * 2)
+    mean, tau, unsure = shared.mean, shared.sd, np.zeros(len(shared.mean))
     if warm is not None:
         mean, tau = (np.array([p[k] for p in warm.parameters.values()]) for k in ("mean", "sd"))
         unsure = warm.uncertainty
         specs = shared.under(specs, mean, tau, unsure)
-    for rounds in range(1, _MOST_ROUNDS + 1):
+    rounds, moved = 0, np.inf
+    while rounds < _MOST_ROUNDS and moved >= _STAYS:
+        rounds += 1
         found = [centre(spec, a) for spec, a in zip(specs, at, strict=True)]
         at = [joint for _, _, joint in found]
         before = mean, tau
         mean, tau, unsure = shared.fitted(*shared.evidence(specs, found), tau)
         specs = shared.under(specs, mean, tau, unsure)
         moved = max(np.abs((mean - before[0]) / tau).max(), np.abs(np.log(tau / before[1])).max())
-        if moved < _STAYS:
-            break
     told = {name: shared.told(p, mean[i], tau[i]) for i, (name, p) in enumerate(shared.parameters.items())}
     converged = bool(moved < _STAYS)
     return specs, Pooling(parameters=told, uncertainty=unsure, iterations=rounds, converged=converged), at
@@ -195,7 +195,7 @@ class _Shared:
         for spec, offset in zip(specs, self.offset, strict=True):
             prior_mean, covariance = spec.prior_mean.copy(), spec.prior_covariance.copy()
             prior_mean[self.at] = mean + offset
-            covariance[np.ix_(self.at, self.at)] = np.diag(tau**2) + unsure
+            covariance[self.at, self.at] = tau**2 + unsure**2
             out.append(replace(spec, prior_mean=prior_mean, prior_covariance=covariance))
         return out
 
@@ -211,22 +211,22 @@ class _Shared:
         for spec, offset, (posterior, u, _) in zip(specs, self.offset, found, strict=True):
             axes = (posterior.root @ Normal(u, posterior.hessian(u)).axes[: posterior.P])[self.at]
             own = np.linalg.inv(axes @ axes.T)
-            root = np.linalg.cholesky(spec.prior_covariance[np.ix_(self.at, self.at)])
+            sd = np.sqrt(np.diag(spec.prior_covariance)[self.at])
             away = posterior.draws(u[None]).z[0, self.at] - spec.prior_mean[self.at]
-            # In units of the prior, whose own precision is the identity there.
-            values, vectors = np.linalg.eigh(root.T @ own @ root - np.eye(len(root)))
-            informed = np.linalg.solve(root.T, vectors[:, values > 0])
-            kept = (informed * values[values > 0]) @ informed.T
+            # In standard deviations of the prior its own precision is the identity.
+            values, vectors = np.linalg.eigh(own * sd * sd[:, None] - np.eye(len(sd)))
+            informed = vectors[:, values > 0]
+            kept = (informed * values[values > 0]) @ informed.T / sd / sd[:, None]
             precision.append(kept)
-            # precision x mean = own (z - prior mean) + precision x prior mean, in the directions that are kept.
-            told = informed @ (vectors[:, values > 0].T @ (root.T @ own @ away))
+            # precision x mean = own x (z - prior mean) + precision x prior mean, in the directions that are kept.
+            told = informed @ (informed.T @ (own @ away * sd)) / sd
             pull.append(told + kept @ (spec.prior_mean[self.at] - offset))
         return np.stack(precision), np.stack(pull)
 
     def fitted(
         self, precision: np.ndarray, pull: np.ndarray, tau: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean (Q,), tau (Q,) and covariance of the mean (Q, Q), given the domains' `evidence`; EM from `tau`."""
+        """Mean, tau and standard deviation of the mean, (Q,) each, given the domains' `evidence`; EM from `tau`."""
         eye, G = np.eye(len(tau)), len(pull)
         for _ in range(_MOST_STEPS):
             prior = np.diag(tau**-2.0)
@@ -243,7 +243,7 @@ class _Shared:
             before, tau = tau, np.sqrt((_WORTH * self.typical**2 + squares) / (_WORTH + G))
             if np.abs(np.log(tau / before)).max() < 1e-4:
                 break
-        return mu, tau, spread
+        return mu, tau, np.sqrt(np.diag(spread))
 
     def told(self, p: Parameter, mean: float, tau: float) -> dict[str, Any]:
         """One parameter's prior for people."""

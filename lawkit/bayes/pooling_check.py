@@ -74,18 +74,16 @@ def check(
     found = simulated_coverage(described, pooling, own, model, worlds, seed)
     found["as_pooled"] = simulated_coverage(described, pooling, drawn, model, worlds, seed + 1)
     where = "beyond" if found["pooled"]["beyond"] else "inside"
-    reached, apart, alike = (
-        f[arm][where]["parameter"]
-        for f, arm in ((found, "pooled"), (found, "unpooled"), (found["as_pooled"], "pooled"))
-    )
+    shares = found["pooled"], found["unpooled"], found["as_pooled"]["pooled"]
+    reached, apart, alike = (share[where]["parameter"] for share in shares)
     if reached >= min(LEVEL - SHORT, apart):
         return found, ()
     place = f"at {BEYOND:g} times the largest compute" if where == "beyond" else "at the runs' own settings"
     return found, (
         f"pooling may cost coverage here: in {worlds} tables simulated from the separate fits of the domains, pooled "
         f"{LEVEL:.0%} bands held {reached:.0%} of the true losses {place}, and those of separate fits {apart:.0%} (in "
-        f"{worlds} tables from the pooled fit, pooled bands held {alike:.0%}): leave pooling out unless the domains are "
-        "known to be alike",
+        f"{worlds} tables from the pooled fit, pooled bands held {alike:.0%}): leave pooling out unless the domains "
+        "are known to be alike",
     )
 
 

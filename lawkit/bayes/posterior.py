@@ -98,7 +98,8 @@ def posterior(
         ready = prepare(runs, law, e.objective, e.min_weight)
         described = specs(runs, ready, e.z, e.noise, model)
         groups = [
-            _averaged(spec, [m[g] for m in of_members], [m[g] for m in each]) for g, spec in enumerate(described)
+            _averaged(spec, [m[g] for m in of_members], [m[g] for m in each])
+            for g, spec in enumerate(described)
         ]
         traces = [None] * len(groups)
     else:
@@ -108,7 +109,9 @@ def posterior(
     if checks:  # members of an average are pooled one by one: the one that covers least is told
         told = min(checks, key=lambda c: _beyond(c["coverage"]["pooled"]))
         draws = replace(
-            draws, diagnostics={**draws.diagnostics, "pooling": told}, warnings=(*draws.warnings, *dict.fromkeys(short))
+            draws,
+            diagnostics={**draws.diagnostics, "pooling": told},
+            warnings=(*draws.warnings, *dict.fromkeys(short)),
         )
     return draws, _trace(described, groups, traces, least)
 
@@ -131,7 +134,7 @@ def _beyond(covered: dict[str, Any]) -> float:
 
 
 def _sampled(described: Sequence[Spec], kind: PosteriorKind, seed: int, progress: bool) -> list[_Sample]:
-    """Each group's draws. Ctrl-C leaves Laplace's approximation in the place of the groups that NUTS has not reached."""
+    """Each group's draws. Ctrl-C leaves Laplace's approximation in place of the groups that NUTS has not reached."""
     from lawkit.bayes.laplace import laplace
 
     def approximated(spec: Spec, g: int) -> _Sample:

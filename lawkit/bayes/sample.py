@@ -68,7 +68,9 @@ def nuts(
     try:
         from lawkit.bayes._samplers import sample
 
-        sampled = sample(spec, around, draws, tune, chains, seed, target_accept, progress and sys.stderr.isatty())
+        sampled = sample(
+            spec, around, draws, tune, chains, seed, target_accept, progress and sys.stderr.isatty()
+        )
     except ImportError as error:
         raise FitError(
             f"sampling needs PyMC, which cannot be imported ({error}): {_arviz.INSTALL}, or use --posterior laplace"
@@ -122,7 +124,9 @@ def prior_predictive(spec: Spec, draws: int = 1000, seed: int = 0) -> np.ndarray
     log_scale = log_scale + np.einsum("nc,smc->snm", spec.covariates, rng.normal(0, ETA_SD, (draws, m, C)))
     nu = rng.gamma(NU[0], 1 / NU[1], (draws, 1, m))
     with np.errstate(all="ignore"):
-        mean = np.concatenate([np.log(spec.law.function.value(part, spec.inputs)) for part in np.array_split(z, 20)])
+        mean = np.concatenate(
+            [np.log(spec.law.function.value(part, spec.inputs)) for part in np.array_split(z, 20)]
+        )
         out = mean + np.exp(log_scale) * rng.standard_t(nu, mean.shape)
     return np.where(np.isfinite(out), out, np.nan)
 

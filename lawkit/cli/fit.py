@@ -271,8 +271,8 @@ def _show_draws(result: dict[str, Any]) -> None:
 def _show_pooling(pooling: dict[str, Any]) -> None:
     covered = pooling["coverage"]
     _output.say(
-        f"\nParameters are pooled over the domains. Of the true losses of {covered['worlds']} tables simulated from this "
-        "fit, its 90% bands held\n"
+        f"\nParameters are pooled over the domains. Of the true losses of {covered['worlds']} tables simulated from "
+        "this fit, its 90% bands held\n"
     )
     _output.show_table(
         ["", "inside the scales", "beyond them"],
@@ -280,7 +280,9 @@ def _show_pooling(pooling: dict[str, Any]) -> None:
             [
                 what,
                 *(
-                    None if (found := covered[what][where]) is None else _output.percent(found["parameter"], 0)
+                    None
+                    if (found := covered[what][where]) is None
+                    else _output.percent(found["parameter"], 0)
                     for where in ("inside", "beyond")
                 ),
             ]

@@ -47,8 +47,8 @@ def fit(
         The runs table.
     law
         Name of a law or a `Law`; 'auto' fits all that the columns allow and takes the one with the least error
-        expected beyond the runs, see `lawkit.fitting.selection`; None chooses `transfer-average` for two or more sources, else `chinchilla` or one of
-        its cuts, by the columns that vary.
+        expected beyond the runs, see `lawkit.fitting.selection`; None chooses `transfer-average` for two or more
+        sources, else `chinchilla` or one of its cuts, by the columns that vary.
     formula
         A law of your own instead, see `lawkit.laws.formula`.
     domains

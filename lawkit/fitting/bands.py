@@ -148,7 +148,7 @@ def compute(runs: Runs) -> np.ndarray | None:
 
 
 def distances(fit: Fit, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    """How far points lie outside the fitted runs, in log size: (n,) in sizes that vary there, (n,) in those that do not.
+    """How far points lie outside the fitted runs, in log size: (n,) in sizes that vary, and (n,) in those that do not.
 
     The first is the largest of three: what n_params x n_tokens has over the most of any one run (the corner that no
     run of an anti-diagonal of sizes reaches); the excess of each size over its own largest, summed (a model larger

@@ -22,12 +22,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from published import chinchilla, gemstones, mixtures, scale_only
-
 import lawkit
 from lawkit.fitting.bands import compute
 from lawkit.fitting.prediction import parameter_sd, plain_half_width
 from lawkit.runs import Runs
+from published import chinchilla, gemstones, mixtures, scale_only
 
 Z = 1.6449
 

@@ -1,10 +1,10 @@
-"""Chinchilla's posterior on its published points: NUTS in our coordinates, NUTS in A and B, and Laplace's approximation.
+"""Chinchilla's posterior on its published points: NUTS in our coordinates and in A and B, and Laplace's way.
 
     LAWKIT_DATASETS=... OMP_NUM_THREADS=1 python tests/benchmarks/bench_bayes.py [--chains 4] [--draws 1000]
 
 All in this one process, NUTS by the same sampler (nutpie, low-rank mass matrix, target_accept .9) with four chains of
-1,000 draws after 1,000 of tuning. `naive` writes the law as E + A / N^alpha + B / D^beta with log-normal priors on A and
-B, N and D as they are. Times are CPU seconds of this process and its threads: the first run with compiling, and
+1,000 draws after 1,000 of tuning. `naive` writes the law as E + A / N^alpha + B / D^beta with log-normal priors on A
+and B, N and D as they are. Times are CPU seconds of this process and its threads: the first run with compiling, and
 a second one with another seed.
 """
 
@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from published import chinchilla
-
 from lawkit import laws
 from lawkit.bayes import _arviz
 from lawkit.bayes.laplace import laplace
@@ -31,6 +29,7 @@ from lawkit.bayes.sample import nuts
 from lawkit.bayes.spec import Spec, specs
 from lawkit.fitting.draws import NoiseModel
 from lawkit.fitting.estimate import estimate
+from published import chinchilla
 
 SHOWN = ("alpha", "beta", "E")
 
@@ -75,7 +74,9 @@ def main() -> None:
         values = natural(law, z, spec.inputs.n_ref, spec.inputs.d_ref, 0)
         return {name: (float(values[name].mean()), float(values[name].std())) for name in SHOWN}
 
-    def say(name: str, found: dict[str, tuple[float, float]], first: float, warm: float, more: str = "") -> None:
+    def say(
+        name: str, found: dict[str, tuple[float, float]], first: float, warm: float, more: str = ""
+    ) -> None:
         told = ", ".join(f"{k} {m:.4f} +- {s:.4f}" for k, (m, s) in found.items())
         print(f"{name:8s} {told}; CPU s {first:.2f} first, {warm:.2f} warm{more}", flush=True)
 
@@ -109,7 +110,9 @@ def main() -> None:
 
     _, first_naive = timed(lambda: obvious(1))
     trace, warm_naive = timed(lambda: obvious(2))
-    values = np.stack([trace["posterior"][k].values for k in ("A", "B", "E", "alpha", "beta", "sigma", "nu")], -1)
+    values = np.stack(
+        [trace["posterior"][k].values for k in ("A", "B", "E", "alpha", "beta", "sigma", "nu")], -1
+    )
     found = _arviz.convergence(values)
     told = {k: trace["posterior"][k].values for k in SHOWN}
     say(
@@ -120,7 +123,13 @@ def main() -> None:
 
     approximated, first_laplace = timed(lambda: laplace(spec, 4000, 1))
     approximated, warm_laplace = timed(lambda: laplace(spec, 4000, 2))
-    say("laplace", moments(approximated.z), first_laplace, warm_laplace, f"; {approximated.diagnostics['pareto_k']:.2f} Pareto k")
+    say(
+        "laplace",
+        moments(approximated.z),
+        first_laplace,
+        warm_laplace,
+        f"; {approximated.diagnostics['pareto_k']:.2f} Pareto k",
+    )
     off = max(abs(m - reference[k][0]) / reference[k][1] for k, (m, _) in moments(approximated.z).items())
     print(f"warm, ours over naive: {warm / warm_naive:.3f}; Laplace over ours: {warm_laplace / warm:.3f}")
     print(f"Laplace's means are at most {off:.2f} posterior standard deviations off")
