@@ -1,5 +1,8 @@
 """Laws as PyTensor graphs and PyMC models: the same numbers as numpy's, for every law."""
 
+# PyTensor re-exports its names without saying so, and types its variables loosely.
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false
+
 from __future__ import annotations
 
 from typing import Any

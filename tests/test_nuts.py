@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy as sp
 
 import lawkit.laws
 from lawkit.bayes import _arviz, _samplers, sample
@@ -20,6 +21,7 @@ from lawkit.bayes.spec import GroupDraws, Spec, specs
 from lawkit.errors import FitError
 from lawkit.fitting.draws import NoiseModel
 from lawkit.fitting.estimate import estimate
+from lawkit.laws._law import D, D_ref, Implicit, Law, Parameter, scalars
 from lawkit.runs import Runs
 from published import chinchilla
 
@@ -99,37 +101,54 @@ def test_another_domain_needs_no_compiling(spec: Spec, sampled: tuple[GroupDraws
     assert np.abs((draws.z.mean(0) - scale - first.z.mean(0)) / first.z.std(0)).max() < 0.2
 
 
-def small(name: str, n: int = 24) -> Spec:
-    """Few runs simulated from a law of one domain."""
-    law, rng = lawkit.laws.get(name), np.random.default_rng(0)
+def few_runs() -> Spec:
+    """24 runs of Chinchilla's law in the tokens alone."""
+    n_tokens, rng = np.geomspace(1e8, 1e12, 24), np.random.default_rng(0)
+    losses = (1.7 + 300.0 / n_tokens**0.3) * np.exp(0.01 * rng.standard_normal(24))
     runs = Runs(
-        sources=(), domains=("web",), n_params=np.full(n, 1e9), n_tokens=np.geomspace(1e8, 1e12, n),
-        weights=np.zeros((n, 0)), losses=np.ones((n, 1)),
+        sources=(), domains=("web",), n_params=None, n_tokens=n_tokens, weights=np.zeros((24, 0)),
+        losses=losses[:, None],
     )  # fmt: skip
-    values = {"E": 1.7, "S": 9.0, "B": 300.0, "beta": 0.3, "alpha": 0.6}
-    x = estimate(runs, lawkit.laws.get("chinchilla-data"), law.objective)[1].problem.inputs
-    z = law.unconstrained({p.name: values[p.name] for p in law.parameters}, x.n_ref, x.d_ref)
-    losses = law.function.value(z[None], x)[0] * np.exp(0.01 * rng.standard_normal((n, 1)))
-    return described(Runs(**{**runs.__dict__, "losses": losses}), name)
+    return described(runs, "chinchilla-data")
 
 
-def assert_like_laplace(spec: Spec, draws: GroupDraws, share: float) -> None:
+def assert_like_laplace(spec: Spec, draws: GroupDraws) -> None:
     near = laplace(spec, 4000)
-    assert np.abs((draws.z.mean(0) - near.z.mean(0)) / near.z.std(0)).max() < share
+    assert near.diagnostics["pareto_k"] < 0.7
+    assert np.abs((draws.z.mean(0) - near.z.mean(0)) / near.z.std(0)).max() < 0.3
+    np.testing.assert_allclose(draws.z.std(0), near.z.std(0), rtol=0.3)
+
+
+class Roundabout(Law):
+    """Chinchilla's law in the tokens, its second term found by solving for its logarithm."""
+
+    name = "roundabout"
+    _E, _B, _beta = scalars("E B beta")
+    _term = sp.Symbol("term", real=True)
+    _log_term = sp.log(_B) - _beta * sp.log(D)
+    parameters = (
+        Parameter(name="E"),
+        Parameter(name="B", reference=D_ref**_beta),
+        Parameter(name="beta", start=(0.05, 2.0)),
+    )
+    loss = _E + sp.exp(_term)
+    implicit = Implicit(symbol=_term, equation=_log_term - _term, lower=_log_term - 1, upper=_log_term + 1)
 
 
 @pytest.mark.slow
 def test_law_with_an_implicit_quantity() -> None:
-    spec = small("m4")
+    plain = few_runs()
+    spec = Spec(**{**plain.__dict__, "law": Roundabout()})
     draws, _ = sample.nuts(spec, 300, 300, 2, seed=3)
+    assert draws.diagnostics["sampler"].startswith("nutpie")
     assert draws.diagnostics["max_rhat"] < 1.05
-    assert_like_laplace(spec, draws, 0.3)
+    assert_like_laplace(plain, draws)
 
 
 @pytest.mark.slow
 def test_without_nutpie_pymc_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nutpie", None)
-    spec = small("chinchilla-data")
+    spec = few_runs()
     counts = np.full(spec.counts.shape, 0.9)
     counts[3] = 0.4
     spec = Spec(**{**spec.__dict__, "counts": counts})
@@ -137,7 +156,7 @@ def test_without_nutpie_pymc_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     assert draws.diagnostics["sampler"].startswith("PyMC")
     assert draws.diagnostics["steps_per_draw"] >= 1
     assert trace["posterior"]["E"].shape == (2, 200, 1)
-    assert_like_laplace(spec, draws, 0.4)
+    assert_like_laplace(spec, draws)
     again, _ = sample.nuts(spec, 200, 300, 2, seed=3)
     np.testing.assert_array_equal(draws.z, again.z)
 
@@ -150,7 +169,7 @@ def interrupted(spec: Spec, seconds: float, **asked: int) -> GroupDraws:
     timer = threading.Timer(seconds, _thread.interrupt_main)
     timer.start()
     try:
-        return sample.nuts(spec, seed=4, **asked)[0]
+        return sample.nuts(spec, seed=4, **asked)[0]  # type: ignore[arg-type]
     finally:
         timer.cancel()
 
@@ -193,7 +212,7 @@ def test_sampler_that_is_not_installed(spec: Spec, monkeypatch: pytest.MonkeyPat
 )
 def test_counts_that_make_no_sense(spec: Spec, asked: dict[str, int], message: str) -> None:
     with pytest.raises(FitError, match=message):
-        sample.nuts(spec, **asked)
+        sample.nuts(spec, **asked)  # type: ignore[arg-type]
 
 
 def test_losses_that_no_parameters_explain(spec: Spec) -> None:

@@ -60,8 +60,8 @@ def level_runs(spec: Spec) -> Inputs:
 
 
 def bends(spec: Spec) -> bool:
-    """Whether the level is straightened: of one domain; a law of several has several levels."""
-    return spec.log_losses.shape[1] == 1
+    """Whether the level is straightened: of one domain, and where a second evaluation of its law is cheap."""
+    return spec.law.implicit is None and spec.log_losses.shape[1] == 1
 
 
 def sheared(u: Any, level: Any, around: Any, sign: int) -> Any:

@@ -1,10 +1,13 @@
 """A law as a PyTensor graph, generated from its expression; needs PyTensor (`pip install 'lawkit[bayes]'`)."""
 
+# PyTensor re-exports its names without saying so.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import sympy as sp
@@ -21,14 +24,14 @@ if TYPE_CHECKING:
     from pytensor.tensor.variable import TensorVariable
 
 
-def log_loss(law: Law, z: TensorVariable, inputs: Inputs) -> TensorVariable:
+def log_loss(law: Law, z: TensorVariable, inputs: Inputs) -> Any:
     """The logarithm of `loss`; of the smallest normal number where a law falls to zero and below."""
     import pytensor.tensor as pt
 
     return pt.log(pt.maximum(loss(law, z, inputs), np.finfo(float).tiny))
 
 
-def loss(law: Law, z: TensorVariable, inputs: Inputs) -> TensorVariable:
+def loss(law: Law, z: TensorVariable, inputs: Inputs) -> Any:
     """Losses (n, m) of n runs on m domains.
 
     Parameters
@@ -50,7 +53,7 @@ def loss(law: Law, z: TensorVariable, inputs: Inputs) -> TensorVariable:
     if law.implicit is not None:
         from lawkit.bayes.op import LawOp
 
-        return LawOp(law, inputs)(z)[0]
+        return cast(Any, LawOp(law, inputs)(z))[0]
     if law.needs_own_source and (inputs.own < 0).any():
         raise LawError(f"law {law.name!r} needs every domain to be one of the sources")
     node = law.function._loss

@@ -33,7 +33,7 @@ _LEAST_SHARE = 0.25
 #: Pareto's k from which on weighted means are not to be trusted.
 _GOOD_K = 0.7
 #: Standard deviations from which on a prior and the losses contradict each other.
-_EXCLUDED = 8.0
+_EXCLUDED = 12.0
 #: What losses lose in nats by a prior that excludes them, each: their residuals are larger by a factor of e^(1/2).
 _WORSE = 0.5
 

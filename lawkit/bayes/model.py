@@ -1,5 +1,8 @@
 """The PyMC model of a `Spec`; needs PyMC (`pip install 'lawkit[bayes]'`)."""
 
+# PyTensor re-exports its names without saying so.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

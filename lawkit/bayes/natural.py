@@ -14,19 +14,11 @@ from lawkit.laws._law import D_ref, Law, N_ref
 
 #: Names of our own in `lawkit.bayes.model` and of the dimensions of traces.
 _TAKEN = frozenset(
-    [
-        "u",
-        "v",
-        "noise",
-        "log_noise",
-        "noise_nu",
-        "noise_slope",
-        "log_loss",
-        "log_losses",
-        "log_spread",
-        "counts",
-    ]
-    + ["prior_mean", "prior_sd", "prior_root", "chain", "draw", "obs_id", "domain", "source", "covariate"]
+    (
+        *("u", "v", "noise", "log_noise", "noise_nu", "noise_slope", "log_loss", "log_losses", "log_spread"),
+        *("counts", "prior_mean", "prior_sd", "prior_root", "chain", "draw", "obs_id", "domain", "source"),
+        "covariate",
+    )
 )
 
 

@@ -1,5 +1,8 @@
 """A law as one PyTensor operation, for laws with a quantity that has no closed form."""
 
+# PyTensor re-exports its names without saying so.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -65,7 +68,7 @@ class LawOp(Op):
         return [(weight[:, :, None] * outputs[1]).sum((0, 1))]
 
     # PyTensor before 3 asks for it under this name.
-    L_op = pullback
+    L_op = pullback  # type: ignore[assignment]
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
         """Both outputs depend on the input."""

@@ -112,7 +112,7 @@ def pool(
 ) -> tuple[list[Spec], Pooling, list[GroupDraws]]:
     """As `pooled`, from near each domain's mode where that is known; also returns the modes found."""
     shared = _Shared(described)
-    specs, at = list(described), list(modes or [None] * len(described))
+    specs, joint = list(described), list(modes) if modes else []
     mean, tau, unsure = shared.mean, shared.sd, np.zeros(len(shared.mean))
     if warm is not None:
         mean, tau = (np.array([p[k] for p in warm.parameters.values()]) for k in ("mean", "sd"))
@@ -121,15 +121,18 @@ def pool(
     rounds, moved = 0, np.inf
     while rounds < _MOST_ROUNDS and moved >= _STAYS:
         rounds += 1
-        found = [centre(spec, a) for spec, a in zip(specs, at, strict=True)]
-        at = [joint for _, _, joint in found]
+        found = [centre(spec, at) for spec, at in zip(specs, joint or [None] * len(specs), strict=True)]
+        joint = [at for _, _, at in found]
         before = mean, tau
         mean, tau, unsure = shared.fitted(*shared.evidence(specs, found), tau)
         specs = shared.under(specs, mean, tau, unsure)
         moved = max(np.abs((mean - before[0]) / tau).max(), np.abs(np.log(tau / before[1])).max())
-    told = {name: shared.told(p, mean[i], tau[i]) for i, (name, p) in enumerate(shared.parameters.items())}
+    told = {
+        p.name: _told(p, *numbers)
+        for p, *numbers in zip(shared.parameters, mean, tau, shared.relative, strict=True)
+    }
     converged = bool(moved < _STAYS)
-    return specs, Pooling(parameters=told, uncertainty=unsure, iterations=rounds, converged=converged), at
+    return specs, Pooling(parameters=told, uncertainty=unsure, iterations=rounds, converged=converged), joint
 
 
 def centre(spec: Spec, at: GroupDraws | None = None) -> tuple[LogPosterior, np.ndarray, GroupDraws]:
@@ -170,17 +173,16 @@ class _Shared:
                 f"{len(described)} ({', '.join(s.name for s in described)}): leave pooling out"
             )
         where = law.layout(first.inputs.weights.shape[-1])
-        tied = np.abs(first.prior_covariance - np.diag(np.diag(first.prior_covariance))).any(1)
-        self.parameters = {
-            p.name: p for p in law.parameters if not p.per_source and not tied[where[p.name]].any()
-        }
+        between = first.prior_covariance - np.diag(np.diag(first.prior_covariance))
+        tied = (between != 0).any(1)
+        self.parameters = [p for p in law.parameters if not p.per_source and not tied[where[p.name]].any()]
         if not self.parameters:
             raise FitError(
                 f"law {law.name!r} has no scalar parameter that means the same in every domain: nothing can be pooled, "
                 "leave pooling out or choose another law"
             )
-        self.at = np.array([where[name].start for name in self.parameters])
-        self.relative = np.array([is_loss(law, p) for p in self.parameters.values()])
+        self.at = np.array([where[p.name].start for p in self.parameters])
+        self.relative = np.array([_is_loss(law, p) for p in self.parameters])
         lowest = np.array([s.log_losses[s.live].min() for s in described])
         self.offset = np.where(self.relative, lowest[:, None], 0.0)  # (G, Q)
         self.mean = (np.stack([s.prior_mean[self.at] for s in described]) - self.offset).mean(0)
@@ -245,18 +247,18 @@ class _Shared:
                 break
         return mu, tau, np.sqrt(np.diag(spread))
 
-    def told(self, p: Parameter, mean: float, tau: float) -> dict[str, Any]:
-        """One parameter's prior for people."""
-        natural = {"positive": np.exp, "real": float, "unit": lambda v: 1 / (1 + np.exp(-v))}[p.support]
-        ends = {
-            k: float(natural(mean + s * tau))
-            for k, s in (("natural", 0), ("lower", -1.645), ("upper", 1.645))
-        }
-        relative = bool(self.relative[list(self.parameters).index(p.name)])
-        return {"mean": float(mean), "sd": float(tau), **ends, "relative": relative}
+
+def _told(p: Parameter, mean: float, tau: float, relative: bool) -> dict[str, Any]:
+    """One parameter's prior for people."""
+    natural = {"positive": np.exp, "real": float, "unit": lambda v: 1 / (1 + np.exp(-v))}[p.support]
+    middle, lower, upper = (float(natural(mean + sds * tau)) for sds in (0.0, -1.645, 1.645))
+    return {
+        "mean": float(mean), "sd": float(tau), "natural": middle, "lower": lower, "upper": upper,
+        "relative": bool(relative),
+    }  # fmt: skip
 
 
-def is_loss(law: Law, p: Parameter) -> bool:
+def _is_loss(law: Law, p: Parameter) -> bool:
     """Whether a positive parameter is so many nats, and scales with the domain's losses."""
     by_prior = p.prior is not None and p.prior.relative_to_loss
     return p.support == "positive" and (by_prior or p.name in law.linear or p.unit.startswith("nats/token"))

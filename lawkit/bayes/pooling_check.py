@@ -70,7 +70,7 @@ def check(
         dearness = 1 + described[0].log_losses.size * (len(described[0].start) + 2) / _NUMBERS
         worlds = int(np.clip(round(_FITS / (len(described) * dearness)), *_WORLDS))
     own = [posterior.draws(u[None]) for posterior, u, _ in map(centre, described)]
-    drawn = [_draws(spec, None, worlds, np.random.default_rng([seed, g])) for g, spec in enumerate(specs)]
+    drawn = [_draws(spec, None, np.random.default_rng([seed, g])) for g, spec in enumerate(specs)]
     found = simulated_coverage(described, pooling, own, model, worlds, seed)
     found["as_pooled"] = simulated_coverage(described, pooling, drawn, model, worlds, seed + 1)
     where = "beyond" if found["pooled"]["beyond"] else "inside"
@@ -107,7 +107,7 @@ def simulated_coverage(
     pooling
         What `lawkit.bayes.pooling.pooled` made of them; it is made anew in each world.
     truth
-        Of each domain, one draw for all worlds, or one for each.
+        Of each domain, one draw for all worlds, or as many or more as worlds.
     model
         What the noise depends on.
     worlds
@@ -129,7 +129,7 @@ def simulated_coverage(
     hits: dict[Any, list[np.ndarray]] = {key: [] for key in product(ARMS, places, KINDS)}
     widths: dict[Any, list[np.ndarray]] = {key: [] for key in hits}
     for number in range(worlds):
-        true = [_one(draws, number) for draws in truth]
+        true = [_one(draws, number * len(draws.z) // worlds) for draws in truth]
         world = [
             replace(
                 spec, start=t.z[0], start_noise=t.noise[0],
@@ -149,21 +149,22 @@ def simulated_coverage(
                 hits[arm, *key].append(((targets[key] >= low) & (targets[key] <= high)).mean(1))
                 widths[arm, *key].append(high - low)
 
-    def told(number: Callable[[str, str], float]) -> dict[str, Any]:
-        return {w: {k: float(number(w, k)) for k in KINDS} if w in places else None for w in WHERE}
+    def told(number: Callable[[Any], Any]) -> dict[str, Any]:
+        return {w: {k: float(number((w, k))) for k in KINDS} if w in places else None for w in WHERE}
 
     return {
-        **{arm: told(lambda *key, arm=arm: np.mean(hits[arm, *key])) for arm in ARMS},
+        "unpooled": told(lambda key: np.mean(hits["unpooled", *key])),
+        "pooled": told(lambda key: np.mean(hits["pooled", *key])),
         # The points of one domain in one world err together.
         "standard_error": told(
-            lambda *key: np.std(hits["pooled", *key]) / np.sqrt(np.size(hits["pooled", *key]))
+            lambda key: np.std(hits["pooled", *key]) / np.sqrt(np.size(hits["pooled", *key]))
         ),
         "width_ratio": told(
-            lambda *key: np.median(np.divide(widths["pooled", *key], widths["unpooled", *key]))
+            lambda key: np.median(np.divide(widths["pooled", *key], widths["unpooled", *key]))
         ),
         "level": LEVEL,
         "worlds": worlds,
-    }  # fmt: skip
+    }
 
 
 def _bands(
@@ -173,7 +174,7 @@ def _bands(
     ends: dict[Any, list[np.ndarray]] = {key: [] for key in product(places, KINDS)}
     for g, (spec, start) in enumerate(zip(specs, starts, strict=True)):
         rng = np.random.default_rng([seed, g])
-        draws = _draws(spec, start, _DRAWS, rng)
+        draws = _draws(spec, start, rng)
         for where, at in places.items():
             losses = _losses(at[g], draws)
             for kind, values in zip(KINDS, (losses, losses + _noise(at[g], draws, rng)), strict=True):
@@ -181,16 +182,17 @@ def _bands(
     return {key: tuple(np.stack(found, 1)) for key, found in ends.items()}
 
 
-def _draws(spec: Spec, start: GroupDraws | None, count: int, rng: np.random.Generator) -> GroupDraws:
+def _draws(spec: Spec, start: GroupDraws | None, rng: np.random.Generator) -> GroupDraws:
     """Draws of a posterior, made as those of `lawkit.bayes.laplace.laplace` are."""
     posterior, u, _ = centre(spec, start)
-    return posterior.draws(_resample(posterior, Normal(u, posterior.hessian(u)), count, rng)[0])
+    return posterior.draws(_resample(posterior, Normal(u, posterior.hessian(u)), _DRAWS, rng)[0])
 
 
-def _one(draws: GroupDraws, number: int) -> GroupDraws:
-    """One of the draws; the first again after the last."""
-    which = [number % len(draws.z)]
-    return GroupDraws(z=draws.z[which], noise=draws.noise[which], nu=draws.nu[which], eta=draws.eta[which])
+def _one(draws: GroupDraws, which: int) -> GroupDraws:
+    """One of the draws."""
+    return GroupDraws(
+        z=draws.z[[which]], noise=draws.noise[[which]], nu=draws.nu[[which]], eta=draws.eta[[which]]
+    )
 
 
 def _losses(spec: Spec, draws: GroupDraws) -> np.ndarray:

@@ -179,9 +179,8 @@ def _errors(earlier: Fit, runs: Runs, which: np.ndarray) -> _Forecast:
     with np.errstate(all="ignore"):
         miss = np.log(observed / hold(earlier, x, said))
     miss[~np.isfinite(miss)] = np.nan
-    return _Forecast(
-        np.flatnonzero(which), sum(distances(earlier, x)), miss, plain_half_width(earlier, x, said, LEVEL)
-    )
+    distance, guess = distances(earlier, x)
+    return _Forecast(np.flatnonzero(which), distance + guess, miss, plain_half_width(earlier, x, said, LEVEL))
 
 
 def _learnt(forecasts: list[_Forecast], n_domains: int) -> Rolling | None:

@@ -64,7 +64,7 @@ def resampled(fit: Fit, count: int, seed: int = 0) -> np.ndarray:
         each = prepare(runs, member, e.objective, e.min_weight).problem.pulls(z)
         by_row = each.reshape(len(z), len(runs), -1, z.shape[1]).sum(2)
         by_run = np.zeros((len(z), labels.max() + 1, z.shape[1]))
-        np.add.at(by_run, (slice(None), labels), by_row)
+        np.add.at(by_run, (slice(None), labels), by_row)  # type: ignore[arg-type]
         pulls.append(by_run)
     moves = np.concatenate(pulls, 2) @ np.stack([_inverse(matrix) for matrix in e.hessian])
     signs = np.random.default_rng(seed).standard_normal((count, labels.max() + 1))

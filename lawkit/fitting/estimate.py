@@ -144,8 +144,8 @@ def estimate(
     runs, law, objective, min_weight, seed, starts
         As for `lawkit.fit`.
     warm
-        (G, P) parameters of a fit to similar runs. The search starts there, and from a few of the usual starts as
-        well where these cost little.
+        (G, P) parameters of a fit to similar runs. The search starts there, for laws of few parameters from a few of
+        the usual starts as well, and from these alone for other laws without priors.
 
     Raises
     ------
@@ -167,11 +167,13 @@ def estimate(
     count = law.starts if starts is None else starts
     if warm is None:
         first = starting_points(problem, law, ready.context, count, seed)
-    elif size <= _CHEAP:
-        others = starting_points(problem, law, ready.context, min(count, _BESIDE), seed)
-        first = np.concatenate([warm[:, None], others], 1)
-    else:
+    elif size > _CHEAP and problem.target.prior_root is not None:
         first = warm[:, None]
+    else:
+        # What these runs leave open, and no prior decides, must not stay as the similar runs had it.
+        first = starting_points(problem, law, ready.context, min(count, _BESIDE), seed)
+        if size <= _CHEAP:
+            first = np.concatenate([first, warm[:, None]], 1)
     count = first.shape[1]
     each = np.arange(len(first))
     z, cost = minimise(problem, first.reshape(-1, size), np.repeat(each, count))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -169,14 +169,14 @@ def allocate(
 
     h = np.zeros(len(fit.sources))
     if mixed:
-        n = float(np.exp(_least(lambda u: best_mixture(float(np.exp(u)))[0], *log_n, _COARSE)))
+        n = float(np.exp(_least(lambda u: best_mixture(float(np.exp(u)))[0], log_n, _COARSE)))
         objective, h = best_mixture(n)
     else:
-        n = float(
-            np.exp(
-                _least(lambda u: float(_losses(fit, fit.z[None], np.exp([u]), tokens, h, v)[0, 0]), *log_n)
-            )
-        )
+
+        def at_one(u: float) -> float:
+            return float(_losses(fit, fit.z[None], np.exp([u]), tokens, h, v)[0, 0])
+
+        n = float(np.exp(_least(at_one, log_n)))
         objective = float(_losses(fit, fit.z[None], np.array([n]), tokens, h, v)[0, 0])
     d = float(tokens(np.array(n)))
     warnings = [*_fixed_sizes(fit), *scale_warnings(fit, n, d), *(edge_warnings(fit, h) if mixed else [])]
@@ -198,11 +198,11 @@ def _losses(fit: Fit, z: np.ndarray, n: np.ndarray, tokens: Any, h: np.ndarray, 
         return fit.estimate.losses_at(z, fit.estimate.inputs(mixtures, n, tokens(n))) @ v
 
 
-def _least(loss: Any, low: float, high: float, points: int = _FINE) -> float:
+def _least(loss: Callable[[float], float], log_n: np.ndarray, points: int = _FINE) -> float:
     """The log n_params of least loss: the best of a grid, then Brent's method between its neighbours."""
     from scipy.optimize import minimize_scalar
 
-    grid = np.linspace(low, high, points)
+    grid = np.linspace(log_n[0], log_n[1], points)
     values = np.array([loss(u) for u in grid])
     values[~np.isfinite(values)] = np.inf
     at = int(np.argmin(values))
@@ -229,7 +229,7 @@ def _under_draws(
     log_n: np.ndarray,
 ) -> tuple[dict[str, tuple[float, float]], float]:
     """Intervals of the best split over draws z (S, G, P) at the mixture h, and the loss that the split n gives up."""
-    grid = np.linspace(*log_n, _FINE)
+    grid = np.linspace(log_n[0], log_n[1], _FINE)
     losses = _losses(fit, z, np.exp(grid), tokens, h, v)
     losses = np.where(np.isfinite(losses), losses, np.inf)
     at = np.clip(np.argmin(losses, 1), 1, _FINE - 2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def uncertainty(
     refits, shift, more = _other_fits(at, problem, h, count, seed, solve)
     snapped = np.array([problem.snap(x, NEAR) for x in best.h])
 
-    def widened(interval_of: Callable[[np.ndarray], Sequence[np.ndarray]]) -> dict[str, tuple[float, float]]:
+    def widened(interval_of: Callable[[np.ndarray], Any]) -> dict[str, tuple[float, float]]:
         both = np.array([interval_of(snapped), interval_of(refits)])  # (2, ends, K)
         low = np.clip(both[:, 0].min(0) - np.abs(shift), problem.lower, h)
         high = np.clip(both[:, 1].max(0) + np.abs(shift), h, problem.upper)
