@@ -11,6 +11,7 @@ import pytest
 
 import lawkit
 from lawkit import laws
+from lawkit.bayes import pooling_check
 from lawkit.bayes.laplace import laplace
 from lawkit.bayes.pooling import _Shared, pooled
 from lawkit.bayes.pooling_check import check
@@ -210,7 +211,7 @@ def test_the_check_says_where_pooling_costs_coverage():
 
 
 def test_the_check_is_content_where_the_runs_say_it_all():
-    covered, notes = checked(10, domains=4, n=60, noise=0.002, differ=0.1)
+    covered, notes = checked(10, domains=4, n=60, noise=0.002, differ=0.4)
     assert not notes
     for arm in (covered, covered["as_pooled"]):
         assert arm["worlds"] == 10
@@ -218,7 +219,7 @@ def test_the_check_is_content_where_the_runs_say_it_all():
             assert arm["width_ratio"][where]["parameter"] < 1.05
             for kind in ("parameter", "predictive"):
                 assert arm["pooled"][where][kind] > 0.75
-                assert 0 < arm["standard_error"][where][kind] < 0.1
+                assert arm["standard_error"][where][kind] < 0.05
 
 
 def test_one_scale_has_nothing_beyond_it():
@@ -247,15 +248,16 @@ def test_one_scale_has_nothing_beyond_it():
 # ---- through the front door ---------------------------------------------------------------------------
 
 
-def test_pooling_is_asked_for_and_told():
+def test_pooling_is_asked_for_and_told(monkeypatch):
+    monkeypatch.setattr(pooling_check, "_FITS", 1)  # as few worlds as there may be
     runs, _ = table(domains=3, n=12, noise=0.005, differ=0.1)
     e, _ = described(runs)
-    plain, _ = posterior(runs, e, "laplace", seed=3)
-    off, _ = posterior(runs, e, "laplace", pool=False, seed=3)
+    plain, _ = posterior(runs, e, "laplace", seed=0)
+    off, _ = posterior(runs, e, "laplace", pool=False, seed=0)
     np.testing.assert_array_equal(plain.z, off.z)
     assert "pooling" not in off.diagnostics
-    on, _ = posterior(runs, e, "laplace", pool=True, seed=3)
-    again, _ = posterior(runs, e, "laplace", pool=True, seed=3)
+    on, _ = posterior(runs, e, "laplace", pool=True, seed=0)
+    again, _ = posterior(runs, e, "laplace", pool=True, seed=0)
     np.testing.assert_array_equal(on.z, again.z)
     assert on.diagnostics["pooling"] == again.diagnostics["pooling"]
     assert not np.array_equal(on.z, off.z)
@@ -264,7 +266,7 @@ def test_pooling_is_asked_for_and_told():
     assert set(told["parameters"]) == {"E", "A", "B", "alpha", "beta"}
     assert told["converged"]
     assert set(told["coverage"]["pooled"]) == {"inside", "beyond"}
-    fit = lawkit.fit(runs, law="chinchilla", holdout="none", posterior="laplace", pool=True, seed=3)
+    fit = lawkit.fit(runs, law="chinchilla", holdout="none", posterior="laplace", pool=True, seed=0)
     assert fit.draws is not None
     np.testing.assert_array_equal(fit.draws.z, on.z)
 

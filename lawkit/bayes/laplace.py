@@ -34,6 +34,8 @@ _LEAST_SHARE = 0.25
 _GOOD_K = 0.7
 #: Standard deviations from which on a prior and the losses contradict each other.
 _EXCLUDED = 12.0
+#: Nats by which a fit is worse than the point fit where a prior holds it.
+_HELD = 32.0
 #: What losses lose in nats by a prior that excludes them, each: their residuals are larger by a factor of e^(1/2).
 _WORSE = 0.5
 
@@ -257,7 +259,7 @@ def refuse_contradiction(posterior: LogPosterior, start: np.ndarray, at: np.ndar
     # Given the parameters before it, too: a prior may tie one to others (and losses may strain such a tie at the mode).
     distance[1] = np.maximum(distance[1], np.abs(start[:P]))
     fits = posterior.value(both) + 0.5 * (both[:, :P] ** 2).sum(1)  # without the prior of z
-    held = fits[1] - fits[0] > max(0.5 * _EXCLUDED**2, _WORSE * spec.counts.sum())
+    held = fits[1] - fits[0] > max(_HELD, _WORSE * spec.counts.sum())
     far = distance.max(1) > _EXCLUDED
     if not far[0] and not (held and far[1]):
         return

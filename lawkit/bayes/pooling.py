@@ -43,6 +43,9 @@ _FEWEST = 3
 _STAYS = 0.05
 _MOST_ROUNDS, _MOST_STEPS = 30, 500
 
+#: What `centre` finds.
+Centre = tuple[LogPosterior, np.ndarray, GroupDraws]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pooling:
@@ -109,10 +112,10 @@ def pool(
     described: Sequence[Spec],
     warm: Pooling | None = None,
     modes: Sequence[GroupDraws] | None = None,
-) -> tuple[list[Spec], Pooling, list[GroupDraws]]:
-    """As `pooled`, from near each domain's mode where that is known; also returns the modes found."""
+) -> tuple[list[Spec], Pooling, list[Centre]]:
+    """As `pooled`, from near each domain's mode where that is known; also returns the domains' last expansions."""
     shared = _Shared(described)
-    specs, joint = list(described), list(modes) if modes else []
+    specs, joint, found = list(described), list(modes or [None] * len(described)), []
     mean, tau, unsure = shared.mean, shared.sd, np.zeros(len(shared.mean))
     if warm is not None:
         mean, tau = (np.array([p[k] for p in warm.parameters.values()]) for k in ("mean", "sd"))
@@ -121,7 +124,7 @@ def pool(
     rounds, moved = 0, np.inf
     while rounds < _MOST_ROUNDS and moved >= _STAYS:
         rounds += 1
-        found = [centre(spec, at) for spec, at in zip(specs, joint or [None] * len(specs), strict=True)]
+        found = [centre(spec, at) for spec, at in zip(specs, joint, strict=True)]
         joint = [at for _, _, at in found]
         before = mean, tau
         mean, tau, unsure = shared.fitted(*shared.evidence(specs, found), tau)
@@ -132,10 +135,10 @@ def pool(
         for p, *numbers in zip(shared.parameters, mean, tau, shared.relative, strict=True)
     }
     converged = bool(moved < _STAYS)
-    return specs, Pooling(parameters=told, uncertainty=unsure, iterations=rounds, converged=converged), joint
+    return specs, Pooling(parameters=told, uncertainty=unsure, iterations=rounds, converged=converged), found
 
 
-def centre(spec: Spec, at: GroupDraws | None = None) -> tuple[LogPosterior, np.ndarray, GroupDraws]:
+def centre(spec: Spec, at: GroupDraws | None = None) -> Centre:
     """The posterior, u (T,) of its mode with the noise corrected as `lawkit.bayes.laplace` does, and its joint mode.
 
     The search starts at `at`, or else at the point fit.
@@ -201,9 +204,7 @@ class _Shared:
             out.append(replace(spec, prior_mean=prior_mean, prior_covariance=covariance))
         return out
 
-    def evidence(
-        self, specs: Sequence[Spec], found: Sequence[tuple[LogPosterior, np.ndarray, GroupDraws]]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def evidence(self, specs: Sequence[Spec], found: Sequence[Centre]) -> tuple[np.ndarray, np.ndarray]:
         """What each domain's own losses say of theta - offset: precision (G, Q, Q), and precision x mean (G, Q).
 
         The normal posterior over the prior that it was found under. Where the losses curve the other way they are
