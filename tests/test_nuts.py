@@ -76,7 +76,7 @@ def test_trace_holds_the_draws(sampled: tuple[GroupDraws, Any], spec: Spec) -> N
 def test_same_seed_same_bits_and_silent(
     spec: Spec, sampled: tuple[GroupDraws, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    again, _ = sample.nuts(spec, 500, 500, 4, seed=1, progress=True)
+    again, _ = sample.nuts(spec, 1000, 1000, 4, seed=1, progress=True)
     for name in ("z", "noise", "nu", "eta"):
         np.testing.assert_array_equal(getattr(again, name), getattr(sampled[0], name))
     assert capfd.readouterr() == ("", "")  # no bar where standard error is no terminal
