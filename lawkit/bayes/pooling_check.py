@@ -76,7 +76,7 @@ def check(
     where = "beyond" if found["pooled"]["beyond"] else "inside"
     shares = found["pooled"], found["unpooled"], found["as_pooled"]["pooled"]
     reached, apart, alike = (share[where]["parameter"] for share in shares)
-    if reached >= LEVEL - SHORT or apart - reached <= found["standard_error"][where]["parameter"]:
+    if reached >= LEVEL - SHORT or apart - reached <= 2 * found["standard_error"][where]["parameter"]:
         return found, ()
     place = f"at {BEYOND:g} times the largest compute" if where == "beyond" else "at the runs' own settings"
     return found, (
