@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from lawkit.io._json import finite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,7 +206,7 @@ class MixtureResult:
 
         Without draws there are no `weights_interval`, `objective_interval`, `regret` and `against`.
         """
-        return _finite(
+        return finite(
             {
                 "weights": self.weights,
                 "objective": self.objective,
@@ -226,11 +227,3 @@ class MixtureResult:
                 "warnings": list(self.warnings),
             }
         )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
