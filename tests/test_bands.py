@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lawkit
-from lawkit.fitting.bands import ELASTICITY, LEVEL, Rolling, _line, compute, distances
+from lawkit.fitting.bands import ELASTICITY, LEVEL, Rolling, _Forecast, _line, compute, distances
 from lawkit.runs import Runs
 from published import chinchilla, gemstones, mixtures
 
@@ -214,3 +214,9 @@ def test_half_widths_are_the_larger_of_own_and_pooled() -> None:
         origins=3, errors=99, mean_error=np.zeros((3, 2)),
     )  # fmt: skip
     np.testing.assert_allclose(rolling.half_width(np.array([0.0, 2.0])), [[0.01, 0.0], [0.04, 0.1]])
+
+
+def test_forecasts_without_error_lean_nowhere() -> None:
+    zero, unknown = np.zeros((3, 1)), np.full((3, 1), np.nan)
+    for error, lean in ((zero, 0.0), (unknown, 0.0), (zero + 0.5, 1.0), (zero - 0.5, -1.0)):
+        assert _Forecast(np.arange(3), np.ones(3), error, zero).lean == lean

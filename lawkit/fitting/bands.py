@@ -104,8 +104,10 @@ class _Forecast:
 
     @property
     def lean(self) -> float:
-        """Mean error over the root of the mean square: 1 if all are alike."""
-        return float(np.nanmean(self.error) / np.sqrt(np.nanmean(self.error**2)))
+        """Mean error over the root of the mean square: 1 if all are alike, 0 if there is no error to lean."""
+        known = self.error[np.isfinite(self.error)]
+        size = np.sqrt(np.mean(known**2)) if len(known) else 0.0
+        return float(np.mean(known) / size) if size else 0.0
 
 
 def rolling_origin(fit: Fit) -> Rolling | None:
