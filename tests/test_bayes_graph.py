@@ -12,21 +12,18 @@ import pytest
 from scipy import stats
 
 import lawkit.laws
-from lawkit.bayes import _arviz
 from lawkit.bayes.natural import natural, variable_name
 from lawkit.bayes.spec import ETA_SD, LOG_SIGMA, NU, Spec, prior
-from lawkit.errors import FitError, LawError
+from lawkit.errors import LawError
 from lawkit.laws._average import Average
 from lawkit.laws._function import Inputs
 from lawkit.laws._law import D, Law, Parameter, PriorContext, scalars
+from needs import need
 
-try:
-    _arviz.arviz()  # before PyMC imports it, and lets its notices through
-    import pymc
-    import pytensor
-    import pytensor.tensor as pt
-except (ImportError, FitError):
-    pytest.skip("PyMC is not installed", allow_module_level=True)
+need("pymc", "pytensor")
+import pymc  # noqa: E402
+import pytensor  # noqa: E402
+import pytensor.tensor as pt  # noqa: E402
 
 NAMES = [n for n, _, _ in lawkit.laws.BUILTIN if not isinstance(lawkit.laws.get(n), Average)]
 SOURCES = 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from itertools import combinations
@@ -30,15 +29,11 @@ from lawkit.report import (
 from lawkit.report._parts import without_held_out
 from lawkit.report.penalty import _moved, _range
 from lawkit.runs import Runs
+from needs import need
 from published import chinchilla
 
-try:
-    import matplotlib
-except ImportError:
-    if os.environ.get("LAWKIT_REQUIRE_ALL") == "1":
-        raise
-    pytest.skip("figures need matplotlib", allow_module_level=True)
-
+need("matplotlib")
+import matplotlib  # noqa: E402
 
 # ---- tables -------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import pytest
 import sympy as sp
 
 import lawkit.laws
-from lawkit.bayes import _arviz, _samplers, sample
+from lawkit.bayes import _samplers, sample
 from lawkit.bayes._axes import Axes, axes
 from lawkit.bayes.laplace import laplace
 from lawkit.bayes.natural import natural
@@ -23,13 +23,10 @@ from lawkit.fitting.draws import NoiseModel
 from lawkit.fitting.estimate import estimate
 from lawkit.laws._law import D, D_ref, Implicit, Law, Parameter, scalars
 from lawkit.runs import Runs
+from needs import need
 from published import chinchilla
 
-try:
-    _arviz.arviz()  # before PyMC imports it, and lets its notices through
-    import pymc  # noqa: F401
-except (ImportError, FitError):
-    pytest.skip("PyMC is not installed", allow_module_level=True)
+need("pymc")
 
 
 def described(runs: Runs, name: str = "chinchilla") -> Spec:

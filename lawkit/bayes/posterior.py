@@ -14,7 +14,7 @@ from lawkit.fitting.draws import Draws, Noise, NoiseModel
 from lawkit.fitting.estimate import Estimate, parts
 from lawkit.fitting.posterior import posterior as gauss_newton
 from lawkit.fitting.prepare import prepare
-from lawkit.laws._average import Average
+from lawkit.laws._average import members
 from lawkit.runs import Runs
 
 PosteriorKind = Literal["laplace", "nuts"]
@@ -75,14 +75,13 @@ def posterior(
     """
     model = NoiseModel.of(runs, noise)
     law = e.law
-    members = law.members if isinstance(law, Average) else (law,)
     each: list[list[GroupDraws]] = []
     of_members: list[list[Spec]] = []
     described: list[Spec] = []
     traces: list[Any] = []
     checks: list[dict[str, Any]] = []
     short: list[str] = []
-    for number, (member, z) in enumerate(zip(members, parts(law, e.z, len(runs.sources)), strict=True)):
+    for number, (member, z) in enumerate(zip(members(law), parts(law, e.z, len(runs.sources)), strict=True)):
         ready = prepare(runs, member, e.objective, e.min_weight)
         assert z is not None
         described = specs(runs, ready, z, gauss_newton(ready.problem, z)[0], model)
@@ -94,7 +93,7 @@ def posterior(
         each.append([draws for draws, _ in found])
         of_members.append(described)
         traces = [trace for _, trace in found]
-    if len(members) > 1:
+    if len(each) > 1:
         ready = prepare(runs, law, e.objective, e.min_weight)
         described = specs(runs, ready, e.z, e.noise, model)
         groups = [
@@ -165,27 +164,27 @@ def _sampled(described: Sequence[Spec], kind: PosteriorKind, seed: int, progress
     return out
 
 
-def _averaged(spec: Spec, described: Sequence[Spec], members: Sequence[GroupDraws]) -> GroupDraws:
+def _averaged(spec: Spec, described: Sequence[Spec], each: Sequence[GroupDraws]) -> GroupDraws:
     """One group of an average: its members' draws side by side, paired by rank of their losses at the dearest runs.
 
     The noise is that of the average at the point fit, uncertain as that of the first member is.
     """
-    least = min(len(m.z) for m in members)
+    least = min(len(m.z) for m in each)
     x = spec.inputs
     compute = x.n_params * x.n_tokens
     dearest = x.rows(np.flatnonzero(compute >= np.quantile(compute, 0.9)))
     order = []
-    for part, member in zip(described, members, strict=True):
+    for part, member in zip(described, each, strict=True):
         said = part.law.function.value(member.z[:least], dearest)
         order.append(np.argsort(np.nan_to_num(said.mean((1, 2)), nan=np.inf), kind="stable"))
     rank = np.argsort(order[0])  # the first member's draws stay in their order
-    first = members[0]
+    first = each[0]
     uncertain = first.noise[:least] / np.exp(np.log(first.noise[:least]).mean(0))
     return GroupDraws(
-        z=np.concatenate([m.z[o[rank]] for m, o in zip(members, order, strict=True)], 1),
+        z=np.concatenate([m.z[o[rank]] for m, o in zip(each, order, strict=True)], 1),
         noise=spec.start_noise * uncertain, nu=first.nu[:least], eta=first.eta[:least],
-        diagnostics=_worst([m.diagnostics for m in members]),
-        warnings=tuple(dict.fromkeys(w for m in members for w in m.warnings)),
+        diagnostics=_worst([m.diagnostics for m in each]),
+        warnings=tuple(dict.fromkeys(w for m in each for w in m.warnings)),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from lawkit.bayes.spec import specs
 from lawkit.fitting.draws import NoiseModel
 from lawkit.fitting.estimate import parts
 from lawkit.fitting.prepare import prepare
-from lawkit.laws._average import Average
+from lawkit.laws._average import members
 
 if TYPE_CHECKING:
     from lawkit.fitting.result import Fit
@@ -37,10 +37,11 @@ def prior_check(fit: Fit, draws: int = 1000, seed: int = 0) -> dict[str, dict[st
     from lawkit.bayes.sample import prior_predictive
 
     e, runs = fit.estimate, fit.runs
-    members = e.law.members if isinstance(e.law, Average) else (e.law,)
     simulated: dict[str, list[np.ndarray]] = {}
     observed: dict[str, np.ndarray] = {}
-    for number, (member, z) in enumerate(zip(members, parts(e.law, e.z, len(runs.sources)), strict=True)):
+    for number, (member, z) in enumerate(
+        zip(members(e.law), parts(e.law, e.z, len(runs.sources)), strict=True)
+    ):
         assert z is not None
         ready = prepare(runs, member, e.objective, e.min_weight)
         for g, spec in enumerate(specs(runs, ready, z, e.noise, NoiseModel())):

@@ -10,7 +10,7 @@ import numpy as np
 from lawkit.fitting.clusters import training_runs
 from lawkit.fitting.estimate import estimate, parts
 from lawkit.fitting.prepare import prepare
-from lawkit.laws._average import Average
+from lawkit.laws._average import members
 
 if TYPE_CHECKING:
     from lawkit.fitting.result import Fit
@@ -56,10 +56,9 @@ def resampled(fit: Fit, count: int, seed: int = 0) -> np.ndarray:
     Wild bootstrap by clusters: Cameron, Gelbach and Miller 2008, Review of Economics and Statistics 90.
     """
     e, runs = fit.estimate, fit.runs
-    members = e.law.members if isinstance(e.law, Average) else (e.law,)
     labels = training_runs(runs)
     pulls = []
-    for member, z in zip(members, parts(e.law, e.z, len(runs.sources)), strict=True):
+    for member, z in zip(members(e.law), parts(e.law, e.z, len(runs.sources)), strict=True):
         assert z is not None
         each = prepare(runs, member, e.objective, e.min_weight).problem.pulls(z)
         by_row = each.reshape(len(z), len(runs), -1, z.shape[1]).sum(2)

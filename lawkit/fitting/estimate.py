@@ -12,7 +12,7 @@ from lawkit.fitting.posterior import mean_one, posterior
 from lawkit.fitting.prepare import Prepared, prepare, total_unique
 from lawkit.fitting.solver import LeastSquares, minimise, tame
 from lawkit.fitting.starts import starting_points
-from lawkit.laws._average import Average
+from lawkit.laws._average import Average, members
 from lawkit.laws._function import Inputs
 from lawkit.laws._law import Law, Objective
 from lawkit.runs import Runs
@@ -197,7 +197,7 @@ def estimate(
 
 
 def _average(
-    ready: Prepared, law: Average, objective: Objective, members: list[Estimate]
+    ready: Prepared, law: Average, objective: Objective, each: list[Estimate]
 ) -> tuple[Estimate, Prepared]:
     """The mean of members that were fitted one by one: their parameters side by side, noise that of the mean.
 
@@ -206,34 +206,31 @@ def _average(
     """
     from scipy.linalg import block_diag
 
-    z = np.concatenate([m.z for m in members], 1)
+    z = np.concatenate([m.z for m in each], 1)
     noise = posterior(ready.problem, z)[0]
 
     def side_by_side(name: str) -> np.ndarray:
-        return np.stack(
-            [block_diag(*parts) for parts in zip(*[getattr(m, name) for m in members], strict=True)]
-        )
+        return np.stack([block_diag(*parts) for parts in zip(*[getattr(m, name) for m in each], strict=True)])
 
     covariance = side_by_side("covariance")
-    moves = [m.covariance @ np.swapaxes(_standard_slopes(ready.problem, m), 1, 2) for m in members]
-    ends = np.cumsum([0, *[m.z.shape[1] for m in members]])
-    for a, b in permutations(range(len(members)), 2):
+    moves = [m.covariance @ np.swapaxes(_standard_slopes(ready.problem, m), 1, 2) for m in each]
+    ends = np.cumsum([0, *[m.z.shape[1] for m in each]])
+    for a, b in permutations(range(len(each)), 2):
         covariance[:, ends[a] : ends[a + 1], ends[b] : ends[b + 1]] = moves[a] @ np.swapaxes(moves[b], 1, 2)
     return Estimate(
         law=law, objective=objective, domains=ready.domains, own=ready.own, recorded=ready.recorded,
         n_ref=ready.n_ref, d_ref=ready.d_ref, z=z, covariance=covariance, noise=noise,
         cost=ready.problem.cost(z, np.arange(len(z))),
-        starts_at_optimum=np.min([m.starts_at_optimum for m in members], 0), hessian=side_by_side("hessian"),
-        min_weight=members[0].min_weight,
+        starts_at_optimum=np.min([m.starts_at_optimum for m in each], 0), hessian=side_by_side("hessian"),
+        min_weight=each[0].min_weight,
     ), ready  # fmt: skip
 
 
 def parts(law: Law, z: np.ndarray | None, n_sources: int) -> list[np.ndarray | None]:
     """The part of z (G, P) of each member of an average, all of it for another law; None for each without z."""
-    members = law.members if isinstance(law, Average) else (law,)
     if z is None:
-        return [None] * len(members)
-    ends = np.cumsum([m.n_parameters(n_sources) for m in members])
+        return [None] * len(members(law))
+    ends = np.cumsum([m.n_parameters(n_sources) for m in members(law)])
     return list(np.split(z, ends[:-1], axis=1))
 
 

@@ -11,6 +11,11 @@ import sympy as sp
 from lawkit.laws._law import Law, PriorContext
 
 
+def members(law: Law) -> tuple[Law, ...]:
+    """The laws that are fitted one by one: an average's members, any other law itself."""
+    return law.members if isinstance(law, Average) else (law,)
+
+
 class Average(Law):
     """The mean of the members' predictions, a law like any other once fitted.
 
