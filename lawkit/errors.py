@@ -17,6 +17,10 @@ class FitError(LawkitError):
     """A fit that cannot be done, or a fit folder that cannot be read or written."""
 
 
+class DrawsError(FitError):
+    """Draws of a fit's parameters that cannot be had; the point fit stands."""
+
+
 class OptimizeError(LawkitError):
     """A mixture problem or a design problem without an acceptable answer."""
 

@@ -196,6 +196,21 @@ def test_ctrl_c_leaves_the_point_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert lawkit.load_fit(tmp_path / "fit").draws is None
 
 
+def test_draws_that_would_contradict_the_runs_are_not_drawn(tmp_path: Path) -> None:
+    """One mixture at 16 settings leaves most of the transfer law to its priors: its posterior is a bent valley."""
+    n, d = (g.ravel() for g in np.meshgrid([1e7, 3e7, 1e8, 3e8], [1e9, 3e9, 1e10, 3e10]))
+    losses = 1.9 + 90 / n**0.25 + 900 / d**0.32
+    losses *= np.exp(0.004 * np.sin(7 * np.arange(16.0)))
+    same = mixture_runs().select(np.zeros(16, int))
+    runs = replace(same, n_params=n, n_tokens=d, losses=np.tile(losses[:, None], len(same.domains)))
+    fit = lawkit.fit(runs, law="transfer", posterior="laplace", holdout="none", starts=2)
+    assert fit.draws is None
+    (said,) = [w for w in fit.warnings if "the point fit is kept, without draws" in w]
+    assert "more than twice the noise; sample with --posterior nuts" in said
+    fit.save(tmp_path / "fit")
+    assert lawkit.load_fit(tmp_path / "fit").draws is None
+
+
 # ---- rows that share their error --------------------------------------------------------------------------------
 
 

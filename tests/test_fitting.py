@@ -196,6 +196,11 @@ def test_what_is_held_out() -> None:
     held, _ = split(replace(runs, run_id=ids), 0.4, 1)  # type: ignore[misc]
     assert held.sum() == 10
     assert {tuple(held[i : i + 5]) for i in range(0, 25, 5)} == {(True,) * 5, (False,) * 5}
+    twice = runs.select(np.repeat(np.arange(25), 2))
+    repeated = replace(twice, run_id=np.array([f"run-{i}" for i in range(50)], object))
+    held, _ = split(repeated, 0.4, 1)  # type: ignore[misc]
+    assert (held[::2] == held[1::2]).all()
+    assert held.sum() == 20
     assert split(runs, "none", 0) is None
     assert split(runs.select([0]), "scale", 0) is None
 
@@ -348,7 +353,7 @@ def test_checkpoints_and_standard_errors_that_a_fit_does_not_heed_are_said() -> 
     runs = replace(runs, is_final=np.arange(25) % 5 == 4, losses_se=np.full((25, 1), 0.01))
     said = lawkit.fit(runs, law="chinchilla", holdout="none", starts=2).warnings
     assert "20 of 25 rows are intermediate checkpoints (is_final false), fitted as if finished" in said
-    assert "loss_web_se is not used by point fits yet" in said
+    assert "loss_web_se is not used yet: all losses count alike" in said
     done = replace(runs, is_final=np.ones(25, bool), losses_se=np.full((25, 1), np.nan))
     said = lawkit.fit(done, law="chinchilla", holdout="none", starts=2).warnings
     assert not any("is_final" in w or "_se" in w for w in said)

@@ -323,7 +323,7 @@ def test_a_rough_approximation_says_so() -> None:
     assert draws.diagnostics["weight_power"] < 1
     assert draws.diagnostics["effective_draws"] == pytest.approx(250, rel=1e-3)
     assert len(draws.warnings) == 1
-    assert "web is rough (Pareto k" in draws.warnings[0]
+    assert "web by law chinchilla is rough (Pareto k" in draws.warnings[0]
     assert "--posterior nuts" in draws.warnings[0]
     assert np.isfinite(draws.z).all()
 

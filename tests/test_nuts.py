@@ -183,6 +183,21 @@ def test_ctrl_c_keeps_what_is_finished(spec: Spec, sampled: tuple[GroupDraws, An
     assert f"{found['draws']:,} of 1,000,000 draws" in draws.warnings[0]
 
 
+def test_wanting_draws_are_drawn_again(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lawkit.bayes import posterior
+
+    asked, real = [], sample.nuts
+
+    def nuts(spec: Spec, draws: int, **how: Any) -> Any:
+        asked.append(draws)
+        return real(spec, draws, **how)
+
+    monkeypatch.setattr(sample, "nuts", nuts)
+    monkeypatch.setattr(posterior, "CHAIN_DRAWS", 60)  # too few to be worth a hundred of each chain
+    lawkit.fit(chinchilla(datasets, 5), law="chinchilla", posterior="nuts", holdout="none")
+    assert asked == [60, 120]
+
+
 def test_ctrl_c_too_early(spec: Spec, sampled: tuple[GroupDraws, Any]) -> None:
     with pytest.raises(FitError, match=r"interrupted with 0 draws .* too few to keep"):
         interrupted(spec, 2.0, draws=1000, tune=10_000_000, chains=2)

@@ -16,7 +16,7 @@ from lawkit.bayes._axes import Axes, bends, level_runs, sheared
 from lawkit.bayes.density import LogPosterior
 from lawkit.bayes.model import build, data
 from lawkit.bayes.spec import Spec
-from lawkit.errors import FitError
+from lawkit.errors import DrawsError
 
 #: Chains start this many times as far from the posterior's mode as the normal with its curvature lies.
 _SPREAD = 1.0
@@ -63,7 +63,7 @@ def sample(
     ------
     ImportError
         If PyMC is not installed.
-    FitError
+    DrawsError
         If it is interrupted before there is enough to keep.
     """
     _arviz.arviz()  # before PyMC imports it, and lets its notices through
@@ -217,7 +217,7 @@ def by_pymc(
         except ValueError as error:
             if "Not enough samples" not in str(error):
                 raise
-            raise FitError(_too_short(0)) from None
+            raise DrawsError(_too_short(0)) from None
     found = [trace.get_values(name, combine=False, squeeze=False) for name in recorded(spec)]
     # PyMC takes Ctrl-C for the wish to end with what there is.
     done = np.array([len(v) for v in found[0]])
@@ -248,19 +248,19 @@ def _complete(done: np.ndarray, draws: int, interrupted: bool) -> tuple[np.ndarr
 
     Raises
     ------
-    FitError
+    DrawsError
         If none is long enough.
     """
     kept = done >= (min(FEWEST, draws) if interrupted else draws)
     if not kept.any():
-        raise FitError(_too_short(int(done.max(initial=0))))
+        raise DrawsError(_too_short(int(done.max(initial=0))))
     return kept, int(done[kept].min())
 
 
 def _too_short(draws: int) -> str:
     return (
         f"interrupted with {draws} draws of the posterior's longest chain, too few to keep ({FEWEST} are needed); "
-        "nothing was saved: fit again, with fewer draws if time is short, or with --posterior laplace"
+        "fit again, or with --posterior laplace if time is short"
     )
 
 

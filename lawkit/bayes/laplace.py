@@ -19,7 +19,7 @@ from lawkit.bayes._importance import affordable_power, effective, pareto_smoothe
 from lawkit.bayes._proposal import Normal, Warped
 from lawkit.bayes.density import LogPosterior, residuals
 from lawkit.bayes.spec import GroupDraws, Spec
-from lawkit.errors import FitError
+from lawkit.errors import DrawsError, FitError
 
 #: Damping, added to the curvature, of the steps that are tried at once.
 _DAMPING = np.r_[0.0, 10.0 ** np.arange(-2, 9, 0.5)]
@@ -32,6 +32,9 @@ _WARP_UP_TO = 30
 _LEAST_SHARE = 0.25
 #: Pareto's k from which on weighted means are not to be trusted.
 _GOOD_K = 0.7
+#: Twice the nats that draws lie under the mode may exceed their usual number by this much for each run: the draws then
+#: miss the runs by more than twice the noise, and are not of this posterior.
+_ASTRAY = 3.0
 #: Standard deviations from which on a prior and the losses contradict each other.
 _EXCLUDED = 12.0
 #: Nats by which a fit is worse than the point fit where a prior holds it.
@@ -68,6 +71,8 @@ def laplace(spec: Spec, draws: int = 4000, seed: int = 0) -> GroupDraws:
     ------
     FitError
         If the posterior is not finite at the point fit, or the prior excludes the losses.
+    DrawsError
+        If the posterior is so far from a normal that the draws contradict the runs.
 
     Examples
     --------
@@ -94,6 +99,7 @@ def laplace(spec: Spec, draws: int = 4000, seed: int = 0) -> GroupDraws:
     centre, more, arrived_again = mode(posterior, joint, tilt)
     normal = Normal(centre, posterior.hessian(centre))
     u, diagnostics = _resample(posterior, normal, draws, np.random.default_rng(seed))
+    _refuse_astray(posterior, centre, u)
     diagnostics |= {"newton_steps": steps + more, "effective_parameters": float(tilt.sum())}
     warnings = _warnings(spec, diagnostics, arrived and arrived_again)
     out = posterior.draws(u)
@@ -109,12 +115,12 @@ def _warnings(spec: Spec, found: dict[str, Any], arrived: bool) -> tuple[str, ..
         )
     k, power = found["pareto_k"], found["weight_power"]
     if k > _GOOD_K or power < 1:
-        how = f"Pareto k {k:.2f}, good up to {_GOOD_K}" + (
-            f"; corrected in part only, by weights to the power {power:.2g}" if power < 1 else ""
+        how = f"Pareto k {k:.3g}, good up to {_GOOD_K}" + (
+            f"; corrected in part only, by weights to the power {power:.2g}" if power < 0.995 else ""
         )
         out.append(
-            f"Laplace's approximation of the posterior of {spec.name} is rough ({how}): its intervals may be too "
-            "narrow or off centre; sample with --posterior nuts where they matter"
+            f"Laplace's approximation of the posterior of {spec.name} by law {spec.law.name} is rough ({how}): its "
+            "intervals may be too narrow, too wide or off centre; sample with --posterior nuts where they matter"
         )
     return tuple(out)
 
@@ -221,7 +227,7 @@ def _resample(
         if power == 1.0 and k <= _GOOD_K:
             break
     if best is None:
-        raise FitError(
+        raise DrawsError(
             f"no draw of Laplace's approximation gives law {posterior.spec.law.name!r} a finite posterior for "
             f"{posterior.spec.name}: sample with --posterior nuts"
         )
@@ -236,6 +242,22 @@ def _resample(
 
 
 # ---- what is refused --------------------------------------------------------------------------------------
+
+
+def _refuse_astray(posterior: LogPosterior, centre: np.ndarray, u: np.ndarray) -> None:
+    """Raises DrawsError where the draws u (draws, T) contradict the runs, as those of a posterior do not.
+
+    Draws of a posterior near a normal one lie T/2 nats below its mode, give or take. Where a law has far more freedom
+    than the runs take away, its posterior is a bent valley, and the draws of a normal lie on the slopes beside it.
+    """
+    below = posterior.value(centre[None])[0] - np.median(posterior.value(u))
+    spec = posterior.spec
+    if 2 * below - posterior.size > _ASTRAY * spec.counts.sum():
+        raise DrawsError(
+            f"Laplace's approximation fails for the posterior of {spec.name} by law {spec.law.name!r}: its draws miss "
+            f"the {spec.counts.sum():.0f} runs by more than twice the noise; sample with --posterior nuts, or choose "
+            "a law with fewer parameters"
+        )
 
 
 def refuse_contradiction(posterior: LogPosterior, start: np.ndarray, at: np.ndarray) -> None:

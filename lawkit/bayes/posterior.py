@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lawkit.bayes.spec import GroupDraws, Spec, specs
-from lawkit.errors import FitError
+from lawkit.errors import DrawsError, FitError
 from lawkit.fitting.draws import Draws, Noise, NoiseModel
 from lawkit.fitting.estimate import Estimate, parts
 from lawkit.fitting.posterior import posterior as gauss_newton
@@ -140,9 +140,25 @@ def _sampled(described: Sequence[Spec], kind: PosteriorKind, seed: int, progress
         return laplace(spec, LAPLACE_DRAWS, seed + g), None
 
     def sampled(spec: Spec, g: int) -> _Sample:
-        from lawkit.bayes.sample import nuts
+        from lawkit.bayes.sample import nuts, wanting
 
-        return nuts(spec, CHAIN_DRAWS, seed=seed + g, progress=progress)
+        first = nuts(spec, CHAIN_DRAWS, seed=seed + g, progress=progress)
+        found = first[0].diagnostics
+        if found["interrupted"] or not wanting(found):
+            return first
+        # Once more, slower: the model is compiled by now. Of two that are wanting, the one whose chains agree better.
+        try:
+            again = nuts(
+                spec,
+                2 * CHAIN_DRAWS,
+                tune=2 * CHAIN_DRAWS,
+                seed=seed + g,
+                progress=progress,
+                target_accept=0.98,
+            )
+        except (KeyboardInterrupt, DrawsError):
+            return first
+        return again if again[0].diagnostics["max_rhat"] <= found["max_rhat"] else first
 
     way: Callable[[Spec, int], _Sample] = sampled if kind == "nuts" else approximated
     out: list[_Sample] = []
@@ -150,10 +166,10 @@ def _sampled(described: Sequence[Spec], kind: PosteriorKind, seed: int, progress
         try:
             out.append(way(spec, g))
             stopped = bool(out[-1][0].diagnostics.get("interrupted"))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DrawsError):
             if kind != "nuts" or not out:
                 raise
-            stopped = True
+            stopped = True  # before there was enough of this group
         if stopped and (left := described[len(out) :]):
             names = ", ".join(s.name for s in left)
             note = f"sampling was interrupted: {names} have Laplace's approximation instead of NUTS"

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from lawkit.bayes._samplers import Sampled
 
 
+#: What draws are held to (Vehtari et al. 2021, arXiv:1903.08008): R-hat at most, effective draws at least.
+_RHAT, _ESS_PER_CHAIN = 1.01, 100
+
+
 def nuts(
     spec: Spec,
     draws: int = 1000,
@@ -170,6 +174,12 @@ def _told(
     return draws, {"diverging": sampled.diverging, "n_steps": sampled.n_steps}
 
 
+def wanting(found: dict[str, Any]) -> bool:
+    """Whether diagnostics miss what draws are asked for: chains that agree, enough effective draws, none diverged."""
+    few = min(found["min_ess_bulk"], found["min_ess_tail"]) < _ESS_PER_CHAIN * found["chains"]
+    return found["max_rhat"] > _RHAT or few or found["divergences"] > 0
+
+
 def _warnings(
     spec: Spec, found: dict[str, Any], each: _arviz.Convergence, asked: dict[str, int]
 ) -> tuple[str, ...]:
@@ -182,24 +192,24 @@ def _warnings(
         )
     names = _names(spec)
     rhat = each.rhat
-    if rhat.max() > 1.01:
+    if rhat.max() > _RHAT:
         out.append(
             f"the chains of {spec.name} disagree: R-hat is {rhat.max():.3f} for {names[rhat.argmax()]}, and should be "
-            "under 1.01: sample longer (more draws and more tuning), or choose a law with fewer parameters"
+            f"under {_RHAT}: choose a law with fewer parameters, or sample longer (lawkit.bayes.sample.nuts)"
         )
     for kind, size in (("bulk", each.ess_bulk), ("tail", each.ess_tail)):
-        if size.min() < 100 * found["chains"]:
+        if size.min() < _ESS_PER_CHAIN * found["chains"]:
             out.append(
                 f"the draws of {spec.name} are worth few independent ones: {kind} effective sample size "
-                f"{size.min():.0f} for {names[size.argmin()]}, and should be {100 * found['chains']} or more: sample "
-                "longer"
+                f"{size.min():.0f} for {names[size.argmin()]}, and should be {_ESS_PER_CHAIN * found['chains']} or "
+                "more: choose a law with fewer parameters, or sample longer (lawkit.bayes.sample.nuts)"
             )
             break
     if found["divergences"]:
         out.append(
             f"{found['divergences']} of {found['chains'] * found['draws']:,} draws of {spec.name} diverged: parts of "
-            "its posterior may be missing: sample again with target_accept nearer to 1 (.99), or choose a law with "
-            "fewer parameters"
+            "its posterior may be missing: choose a law with fewer parameters, or sample with target_accept nearer to "
+            "1 (lawkit.bayes.sample.nuts)"
         )
     return tuple(out)
 

@@ -139,7 +139,7 @@ def specs(
         if fewest < 4:
             raise FitError(
                 f"a posterior needs at least 4 losses of each domain, {domains[int(live[g].sum(0).argmin())]} has "
-                f"{fewest}: add runs, or leave --posterior out"
+                f"{fewest}: add runs"
             )
         out.append(
             Spec(

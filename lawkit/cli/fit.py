@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     "--prior-predictive",
     "prior_check",
     is_flag=True,
-    help="Say what the priors expect of these runs before any loss is seen.",
+    help="Say what the priors, which are relative to the lowest loss, expect of these runs.",
 )
 @click.option(
     "--bootstrap",
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--figures",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
     help="Save figures of the fit as PNG and SVG.",
 )
@@ -135,9 +135,15 @@ def command(
     if law is not None and formula is not None:
         raise click.UsageError("--law and --formula exclude each other: give one of them")
     import lawkit
+    from lawkit.errors import FitError
     from lawkit.fitting.sampling import check_draws
+    from lawkit.fitting.storage import check_target
 
-    check_draws(posterior, bootstrap, noise, pool)
+    try:
+        check_draws(posterior, bootstrap, noise, pool)
+    except FitError as error:
+        raise click.UsageError(str(error)) from None
+    check_target(out)
     table = lawkit.read_runs(runs)
     # The bar of a sampler and a spinner would write over each other.
     with _output.working("fitting", quiet=as_json or posterior == "nuts"):
@@ -198,7 +204,8 @@ def _show(result: dict[str, Any]) -> None:
         _output.say(
             f"Held out: {holdout['what']} ({holdout['n_runs']} runs); of their losses "
             f"{_output.percent(holdout['coverage_90'], 0)} lay in the 90% bands "
-            f"({_output.percent(holdout['coverage_90_plain'], 0)} before widening)."
+            f"({_output.percent(holdout['coverage_90_plain'], 0)} before widening)"
+            + (", both of a fit without draws." if result["draws"] is not None else ".")
         )
     _output.say()
     _show_parameters(result)
@@ -292,7 +299,7 @@ def _show_pooling(pooling: dict[str, Any]) -> None:
 
 
 def _show_prior(found: dict[str, Any]) -> None:
-    _output.say("\nWhat the priors expect of these runs before any loss is seen\n")
+    _output.say("\nWhat the priors expect of these runs, given the lowest loss of each domain\n")
     _output.show_table(
         ["domain", "observed", "expected (90%)", "inside"],
         [

@@ -176,7 +176,7 @@ def _at_table(fit: Fit, path: Path, interval: float, out: Path | None, as_json: 
             rows.append(_errors("all", found))
         _output.show_table(["domain", "relative error", "absolute", "rmse", "spearman"], rows)
         _output.say(
-            f"\n{_output.percent(found['coverage'], 0)} of the losses lie in the {interval:.0%} band."
+            f"\n{_output.percent(found['coverage'], 0)} of the losses lie in the {100 * interval:g}% band."
         )
         _output.say(f"Band: {prediction.kind}.")
     elif out is None:

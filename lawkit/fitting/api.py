@@ -163,7 +163,7 @@ def _of_the_table(runs: Runs) -> list[str]:
         names = [f"loss_{d}_se" for d, column in zip(runs.domains, given, strict=True) if column.any()]
         more = f" and {len(names) - 3} more" if names[3:] else ""
         warnings.append(
-            f"{', '.join(names[:3])}{more} {'are' if names[1:] else 'is'} not used by point fits yet"
+            f"{', '.join(names[:3])}{more} {'are' if names[1:] else 'is'} not used yet: all losses count alike"
         )
     return warnings
 
@@ -236,7 +236,8 @@ def _with_holdout(
             **errors(prediction.mean, observed),
             "what": what,
             "n_runs": int(held.sum()),
-            # Of the bands as `predict` gives them, and of the posterior predictive before any widening.
+            # Of the bands as `predict` gives them of a fit without draws, and of the posterior predictive before
+            # any widening.
             "coverage_90": float(inside[seen].mean()) if seen.any() else None,
             "coverage_90_plain": float(plainly[seen].mean()) if seen.any() else None,
         },

@@ -34,6 +34,18 @@ def trained_settings(runs: Runs) -> np.ndarray:
     return _numbered(settings(runs, tokens=True, seed=False))
 
 
+def tied(runs: Runs) -> np.ndarray:
+    """(n,) number of each row's group: rows that share a training run or a setting, or are tied by a chain of such."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n, labels = len(runs), (training_runs(runs), trained_settings(runs))
+    # Rows and labels as the nodes of a graph.
+    ends = np.concatenate([n + labels[0], n + labels[0].max() + 1 + labels[1]])
+    ties = coo_array((np.ones(2 * n), (np.tile(np.arange(n), 2), ends)), shape=(ends.max() + 1,) * 2)
+    return np.unique(connected_components(ties, directed=False)[1][:n], return_inverse=True)[1]
+
+
 def shared_error(residuals: np.ndarray, labels: np.ndarray) -> float:
     """Share of the residuals' variance that rows of one label have in common (intraclass correlation, 0 to 1).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lawkit.errors import FitError
+from lawkit.fitting.clusters import tied
 from lawkit.fitting.prepare import distinct
 from lawkit.runs import Runs
 
@@ -17,7 +18,7 @@ def split(runs: Runs, holdout: str | float | None, seed: int) -> tuple[np.ndarra
 
     'scale' holds out the largest model size; with one size the largest token count; where sizes are many,
     the fifth of the runs with the most compute; and with one scale in all, a random fifth. A fraction holds out
-    that share of the runs at random; checkpoints of one run_id stay together.
+    that share of the runs at random; checkpoints of one run, and repeats of one setting, stay together.
 
     Raises
     ------
@@ -58,11 +59,9 @@ def _some(held: np.ndarray, what: str) -> tuple[np.ndarray, str] | None:
 
 
 def _random(runs: Runs, fraction: float, seed: int) -> np.ndarray:
-    names = np.arange(len(runs)).astype(str) if runs.run_id is None else runs.run_id
-    unique, group = np.unique(
-        np.where(names == "", np.arange(len(runs)).astype(str), names).astype(str), return_inverse=True
-    )
-    held = np.random.default_rng(seed).permutation(len(unique))[: max(1, round(fraction * len(unique)))]
+    group = tied(runs)
+    count = group.max() + 1
+    held = np.random.default_rng(seed).permutation(count)[: max(1, round(fraction * count))]
     return np.isin(group, held)
 
 

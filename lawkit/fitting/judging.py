@@ -8,7 +8,7 @@ import numpy as np
 
 from lawkit.errors import FitError
 from lawkit.fitting.bands import ELASTICITY, ORIGINS, compute
-from lawkit.fitting.clusters import trained_settings, training_runs
+from lawkit.fitting.clusters import tied
 from lawkit.fitting.estimate import estimate
 from lawkit.fitting.prediction import hold, parameter_sd
 from lawkit.fitting.prepare import Prepared, distinct, fitted_cells, recorded_sizes
@@ -196,14 +196,7 @@ def above_cuts(runs: Runs) -> list[np.ndarray]:
 
 def random_parts(runs: Runs, seed: int) -> list[np.ndarray]:
     """Masks (n,) of random parts; rows that share a training run or a setting are in one part."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    n, labels = len(runs), (training_runs(runs), trained_settings(runs))
-    # Rows and labels as the nodes of a graph: rows that any chain of labels ties are one group.
-    ends = np.concatenate([n + labels[0], n + labels[0].max() + 1 + labels[1]])
-    ties = coo_array((np.ones(2 * n), (np.tile(np.arange(n), 2), ends)), shape=(ends.max() + 1,) * 2)
-    group = np.unique(connected_components(ties, directed=False)[1][:n], return_inverse=True)[1]
+    group = tied(runs)
     order = np.random.default_rng(seed).permutation(group.max() + 1)
     part = order[group] % FOLDS
     return [part == k for k in range(part.max() + 1)] if len(order) > 1 else []

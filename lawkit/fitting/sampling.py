@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from lawkit.errors import FitError
+from lawkit.errors import DrawsError, FitError
 from lawkit.fitting.draws import Noise
 from lawkit.fitting.prepare import Prepared
 from lawkit.fitting.result import Fit
@@ -53,7 +53,7 @@ def with_draws(
 ) -> Fit:
     """The fit with its draws, their warnings, and the posterior as a netCDF file.
 
-    Ctrl-C leaves the point fit, and a warning that says so.
+    Ctrl-C, and draws that cannot be had, leave the point fit and a warning that says so.
     """
     try:
         if bootstrap:
@@ -72,6 +72,10 @@ def with_draws(
                 seed=seed,
                 progress=progress,
             )
+    except DrawsError as error:
+        stopped = {"interrupted": True} if "interrupted" in str(error) else {}
+        note = f"the point fit is kept, without draws: {error}"
+        return replace(fit, warnings=(*fit.warnings, note), diagnostics={**fit.diagnostics, **stopped})
     except KeyboardInterrupt:
         what = f"the bootstrap of {bootstrap} refits" if bootstrap else f"the posterior ({posterior})"
         note = f"{what} was interrupted: the point fit is kept, without draws"

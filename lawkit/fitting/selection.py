@@ -41,6 +41,8 @@ from lawkit.runs import Runs
 _MARGIN = 1.1
 #: Laws that forecast less than this share of what others do are not judged.
 _ENOUGH = 0.7
+#: Laws of which a larger share of the losses has no reliable elpd have no part in the stacking.
+_TRUSTED = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ class LawScore:
         Expected log density of the log losses left out one by one, its standard error, the effective number of
         parameters, and the share of losses whose estimate cannot be trusted (PSIS-LOO under Laplace's approximation).
     weight
-        Of the law in the stacking of all that have an elpd.
+        Of the law in the stacking of those whose elpd can be trusted for nine in ten losses.
     seconds
         Spent on it.
     warnings
@@ -311,7 +313,8 @@ def _with_elpd(judge: Judge, ranked: list[_Pair]) -> list[_Pair]:
         except LawkitError as error:
             out[i] = replace(told, warnings=(*told.warnings, f"no elpd: {error}")), found
             continue
-        known[i] = loo.pointwise
+        if loo.unreliable_share <= _TRUSTED:
+            known[i] = loo.pointwise
         out[i] = replace(
             told, elpd=loo.elpd, elpd_se=loo.se, p_loo=loo.p_loo, pareto_k=loo.unreliable_share,
             warnings=(*told.warnings, *notes), seconds=told.seconds + time.perf_counter() - start,

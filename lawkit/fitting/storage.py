@@ -61,7 +61,7 @@ def save_fit(fit: Fit, folder: str | os.PathLike[str]) -> None:
     target = Path(folder)
     _check_law(fit.law)
     try:
-        _check_target(target)
+        check_target(target)
         content = _arrays(fit)
         files = {f"arrays-{_checksum(content)}.npz": content}
         posterior = fit.netcdf.read_bytes() if isinstance(fit.netcdf, Path) else fit.netcdf
@@ -298,7 +298,24 @@ def _check_law(law: Law) -> None:
 # ---- files ----------------------------------------------------------------------------------------------
 
 
-def _check_target(target: Path) -> None:
+def check_target(target: Path) -> None:
+    """Refuses a place that a fit cannot be saved to; the command line asks before it works for hours.
+
+    Raises
+    ------
+    FitError
+        For what is no folder, a folder of other things, and one that cannot be written to.
+    """
+    target = Path(target)
+    nearest = next(p for p in (target, *target.absolute().parents) if p.exists())
+    if nearest.is_dir():
+        try:
+            with tempfile.TemporaryFile(dir=nearest):
+                pass
+        except OSError as error:
+            raise FitError(
+                f"the fit cannot be written to {target}: {error.strerror or error}; name another folder with -o"
+            ) from error
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise FitError(f"{target} exists and is not a folder; name another with -o")
     if not target.is_dir():

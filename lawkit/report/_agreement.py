@@ -44,12 +44,12 @@ def agreement(fit: Fit, parts: list[Part], shown: list[int], notes: list[str]) -
         domain_head(ax, fit.domains[e], parts[-1].coverage([e]))
     handles = [
         *runs_legend(len(parts), look(0), look(1)),
-        Line2D([], [], color=FAINT, linewidth=4, alpha=0.6, label=f"{parts[0].level:.0%} band of a run"),
+        Line2D([], [], color=FAINT, linewidth=4, alpha=0.6, label=f"{100 * parts[0].level:g}% band of a run"),
         Line2D([], [], color="black", linewidth=0.8, label="observed = predicted"),
     ]
     return finish(
         figure, f"{called(fit.law.title, 40)}: observed against predicted losses",
-        [f"Band: {parts[0].level:.0%} {parts[-1].kind}.", *notes], handles, "predicted loss (nats per token)",
+        [f"Band: {100 * parts[0].level:g}% {parts[-1].kind}.", *notes], handles, "predicted loss (nats per token)",
         "observed loss",
     )  # fmt: skip
 

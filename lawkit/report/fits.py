@@ -192,7 +192,7 @@ def _against_scale(
     ]
     handles += runs_legend(len(parts))
     handles += [
-        Patch(color=GREY, alpha=0.2, linewidth=0, label=f"{level:.0%} band"),
+        Patch(color=GREY, alpha=0.2, linewidth=0, label=f"{100 * level:g}% band"),
         Line2D([], [], color=GREY, linestyle=(0, (1, 1.2)), label="largest fitted run"),
     ]
     mixed = "weights" in fit.law.columns and bool((np.ptp(fit.runs.weights, axis=0) > 0).any())
@@ -208,8 +208,8 @@ def _against_scale(
         ]
     title = "a forecast of held-out runs" if len(parts) > 1 else "fit and band against scale"
     return finish(
-        figure, f"{called(fit.law.title, 40)}: {title}", [f"Band: {level:.0%} {kinds[max(kinds)]}.", *notes], handles,
-        scale.label, "loss (nats per token)",
+        figure, f"{called(fit.law.title, 40)}: {title}", [f"Band: {100 * level:g}% {kinds[max(kinds)]}.", *notes],
+        handles, scale.label, "loss (nats per token)",
     )  # fmt: skip
 
 
