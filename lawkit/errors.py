@@ -23,3 +23,7 @@ class OptimizeError(LawkitError):
 
 class ReportError(LawkitError):
     """A figure or a report that cannot be made or written."""
+
+
+class CorpusError(LawkitError):
+    """Text that cannot be read, or a corpus that cannot be built or used."""
