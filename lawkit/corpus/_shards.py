@@ -80,7 +80,7 @@ class TokenFile:
             When the disk is full; the journal then still tells of the last commit.
         """
         if self._pending:
-            content = memoryview(np.concatenate(self._pending).astype(self._dtype, copy=False)).cast("B")
+            content = memoryview(np.concatenate(self._pending).astype(self._dtype, copy=False).tobytes())
             while content:  # a disk that fills up takes the first part only, without an error
                 content = content[self._file.write(content) :]
             os.fsync(self._file.fileno())

@@ -1,4 +1,4 @@
-"""Builds a corpus: reads the sources twice, once to choose what is held out, once to encode what is not."""
+"""Builds a corpus, or finds it built: a folder named by the content of its sources, tokenizer and options."""
 
 from __future__ import annotations
 
@@ -6,49 +6,22 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from lawkit.corpus import _tokenizer
-from lawkit.corpus._cuts import LONGEST, cuts
-from lawkit.corpus._documents import Document, documents
-from lawkit.corpus._encode import Encoder
+from lawkit.corpus._job import Job
 from lawkit.corpus._lock import clean_abandoned, working_folder
-from lawkit.corpus._near import NearDuplicates
 from lawkit.corpus._options import Options, SourceFile, check_options, find_files
-from lawkit.corpus._scan import Scan, document_hash, scan
-from lawkit.corpus._shards import TokenFile
-from lawkit.corpus.reader import FORMAT, MANIFEST, TOKENIZER, Corpus, content_digest, open_corpus
+from lawkit.corpus._progress import Progress, Ticks
+from lawkit.corpus.reader import FORMAT, Corpus, open_corpus
 from lawkit.errors import CorpusError
-from lawkit.io._write import replace_file
 
 __all__ = ["Progress", "build"]
 
 #: Held-out text of all sources together: their runs of words are all kept in memory.
 _MOST_HELDOUT = 64 << 20
-#: Text between two commits: what a killed build does again at most.
-_COMMIT = 32 << 20
-#: Text of each source on which the quick encoder is compared with the library.
-_CHECKED = 128 << 10
-_SOURCE_MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a build is."""
-
-    stage: str
-    """`hash`, `wait` (for another process), `scan`, `tokenizer`, `encode` or `reuse` (it was there)."""
-    source: str
-    n_done: int
-    """Bytes of the stage that are done: of files when hashing, else of text."""
-    n_total: int | None
-    """Bytes of the stage, where known."""
 
 
 def build(
@@ -155,251 +128,18 @@ def build(
             if work is None:
                 tell(Progress("reuse", "", 0, None))
             else:
-                job = _Job(work, files, hashes, options, tell, warnings)
+                job = Job(work, files, hashes, options, tell, warnings)
                 job.run(given, bos, eos)
                 work.rename(folder / key)
                 _sync(folder)
     return open_corpus(folder / key)
 
 
-class _Job:
-    """One build in its working folder."""
-
-    def __init__(
-        self,
-        work: Path,
-        files: dict[str, list[SourceFile]],
-        hashes: dict[str, list[str]],
-        options: Options,
-        tell: Callable[[Progress], None],
-        warnings: list[str],
-    ) -> None:
-        self.work, self.files, self.hashes, self.options = work, files, hashes, options
-        self.tell, self.warnings = tell, warnings
-
-    def run(self, given: Path | None, bos: str | None, eos: str | None) -> None:
-        scans = self._scan(train=given is None)
-        tokenizer = self._tokenizer(given, scans)
-        path = self.work / TOKENIZER
-        begin, end = _tokenizer.special_ids(tokenizer, given, bos, eos)
-        vocab_size = _tokenizer.vocabulary(tokenizer)
-        self.frame = [begin] if begin != end else [], [end]
-        self.dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
-        self.encoder = Encoder(tokenizer, self.dtype)
-        self._check_space(scans)
-        near = NearDuplicates(raw for found in scans.values() for raw in found.heldout.values())
-        manifest = {
-            "format": FORMAT,
-            "dtype": self.dtype.str,
-            "options": self.options.as_dict(),
-            "tokenizer": {
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "vocab_size": vocab_size,
-                "bos": begin,
-                "eos": end,
-                "trained": given is None,
-            },
-            "sources": self._encode(scans, near),
-            "warnings": self.warnings,
-        }
-        manifest["digest"] = content_digest(manifest)
-        _write_json(manifest, self.work / MANIFEST)
-
-    def _scan(self, train: bool) -> dict[str, Scan]:
-        share = self.options.sample_bytes // len(self.files) if train else _CHECKED
-        known = all(file.kind == "text" and not file.compression for f in self.files.values() for file in f)
-        total = sum(file.n_bytes for f in self.files.values() for file in f) if known else None
-        done = 0
-        scans = {}
-        for name, files in self.files.items():
-            ticks = _Ticks(self.tell, "scan", name, done, total)
-            found = scan(
-                documents(files, self.options),
-                self.options,
-                most_heldout=self.options.max_heldout_bytes,
-                most_sample=share,
-                advance=ticks.advance,
-            )
-            done += found.n_bytes
-            if not found.n_documents:
-                raise CorpusError(f"source {name!r} has no text: its documents are all empty or white space.")
-            if self.options.holdout and not found.heldout:
-                raise CorpusError(
-                    f"source {name!r} has one document only, of which none can be held out. Give more files, or say "
-                    "what stands between documents with --document-separator; --holdout 0 holds nothing out."
-                )
-            self._judge(name, found)
-            scans[name] = found
-        return scans
-
-    def _judge(self, name: str, found: Scan) -> None:
-        part = sum(map(len, found.heldout.values())) / found.n_bytes
-        if len(found.heldout) == 1 or part > 3 * self.options.holdout:
-            n = len(found.heldout)
-            self.warnings.append(
-                f"source {name!r}: {n} of {found.n_documents} documents, {part:.1%} of the text, "
-                f"{'is' if n == 1 else 'are'} held out where {self.options.holdout:.1%} was asked for; more or shorter "
-                "documents (--document-separator) come closer"
-            ) if self.options.holdout else None
-
-    def _tokenizer(self, given: Path | None, scans: dict[str, Scan]) -> Any:
-        path = self.work / TOKENIZER
-        if not path.is_file():
-            if given is not None:
-                replace_file(given.read_bytes(), path)
-            else:
-                self.tell(Progress("tokenizer", "", 0, None))
-                texts = [raw.decode(errors="ignore") for found in scans.values() for raw in found.sample]
-                trained = _tokenizer.train_tokenizer(texts, self.options.vocab_size)
-                replace_file(trained.to_str().encode(), path)
-        tokenizer = _tokenizer.load_tokenizer(path)
-        if given is None and _tokenizer.vocabulary(tokenizer) < self.options.vocab_size:
-            self.warnings.append(
-                f"the sources gave a tokenizer of {_tokenizer.vocabulary(tokenizer)} tokens where "
-                f"{self.options.vocab_size} were asked for: there is too little text"
-            )
-        return tokenizer
-
-    def _check_space(self, scans: dict[str, Scan]) -> None:
-        """Compare the encoder with the library, and what it will write with the space there is."""
-        n_bytes = n_tokens = 0
-        for found in scans.values():
-            sample, size = [], 0
-            for raw in (*found.sample, *found.heldout.values()):
-                sample.append(raw[:_CHECKED].decode(errors="ignore"))
-                size += len(raw[:_CHECKED])
-                if size >= _CHECKED:
-                    break
-            self.encoder.check(sample)
-            n_bytes += size
-            n_tokens += sum(len(self.encoder(text)) for text in sample)
-        text = sum(found.n_bytes for found in scans.values())
-        have = sum(p.stat().st_size for p in self.work.glob("*/*.bin"))
-        need = int(0.9 * text * n_tokens / n_bytes * self.dtype.itemsize) - have if n_bytes else 0
-        free = shutil.disk_usage(self.work).free
-        if need > free:
-            raise CorpusError(
-                f"{self.work.parent}: about {need / 1e6:,.0f} MB of tokens are still to be written and "
-                f"{free / 1e6:,.0f} MB are free. Free some, or choose another folder."
-            )
-
-    def _encode(self, scans: dict[str, Scan], near: NearDuplicates) -> dict[str, Any]:
-        total, done = sum(found.n_bytes for found in scans.values()), 0
-        manifests = {}
-        for name, found in scans.items():
-            folder = self.work / name
-            folder.mkdir(exist_ok=True)
-            finished = folder / _SOURCE_MANIFEST
-            if finished.is_file():
-                manifests[name] = json.loads(finished.read_text(encoding="utf-8"))
-            else:
-                heldout = self._write_heldout(folder, found)
-                train = self._write_train(
-                    folder, name, found, near, _Ticks(self.tell, "encode", name, done, total)
-                )
-                manifests[name] = self._manifest(name, found, heldout, train)
-                _write_json(manifests[name], finished)
-                for file in (heldout, train):
-                    file.forget()
-            done += found.n_bytes
-        return manifests
-
-    def _write_heldout(self, folder: Path, found: Scan) -> TokenFile:
-        (folder / "heldout.bin").unlink(missing_ok=True)
-        file = TokenFile(folder / "heldout.bin", self.dtype)
-        for raw in found.heldout.values():
-            self._append(file, Document(raw, raw.decode()))
-        file.commit()
-        return file
-
-    def _write_train(
-        self, folder: Path, name: str, found: Scan, near: NearDuplicates, ticks: _Ticks
-    ) -> TokenFile:
-        file = TokenFile(folder / "train.bin", self.dtype)
-        try:
-            done, skip, waiting = file.done, file.done.n_read, 0
-            for document in documents(self.files[name], self.options):
-                ticks.advance(len(document.raw))
-                if skip:
-                    skip -= 1
-                    continue
-                done.n_read += 1
-                if document_hash(document.raw, self.options.seed) in found.heldout:
-                    done.n_heldout += 1
-                elif near.contains(document.raw):
-                    done.n_near += 1
-                    done.near_bytes += len(document.raw)
-                else:
-                    self._append(file, document)
-                waiting += len(document.raw)
-                if waiting >= _COMMIT:
-                    file.commit()
-                    waiting = 0
-            for source in self.files[name]:
-                source.unchanged()
-            if not done.n_tokens:
-                raise CorpusError(
-                    f"source {name!r}: nothing is left to train on. Of {found.n_documents} documents {done.n_heldout} "
-                    f"are held out and {done.n_near} repeat a held-out one. Give more text, or a smaller --holdout."
-                )
-            file.commit()
-            return file
-        except BaseException:
-            file.close()
-            raise
-
-    def _append(self, file: TokenFile, document: Document) -> None:
-        raw, text = document
-        texts = [text] if len(raw) <= LONGEST else [piece.decode() for piece in cuts(raw, LONGEST)]
-        begin, end = self.frame
-        ids = np.concatenate(
-            [np.array(begin, self.dtype), *map(self.encoder, texts), np.array(end, self.dtype)]
-        )
-        file.append(ids)
-        file.done.n_documents += 1
-        file.done.n_tokens += len(ids)
-        file.done.n_bytes += len(raw)
-
-    def _manifest(self, name: str, found: Scan, heldout: TokenFile, train: TokenFile) -> dict[str, Any]:
-        return {
-            "files": [
-                {"path": str(file.path.resolve()), "bytes": file.n_bytes, "sha256": digest}
-                for file, digest in zip(self.files[name], self.hashes[name], strict=True)
-            ],
-            "documents": found.n_documents,
-            "bytes": found.n_bytes,
-            "train": train.finish(),
-            "heldout": heldout.finish(),
-            "removed": {
-                "near_duplicates": train.done.n_near,
-                "near_duplicate_bytes": train.done.near_bytes,
-                "copies_of_heldout": max(train.done.n_heldout - heldout.done.n_documents, 0),
-            },
-        }
-
-
-class _Ticks:
-    """Adds up bytes and tells of them every MiB or so."""
-
-    def __init__(
-        self, tell: Callable[[Progress], None], stage: str, source: str, done: int, total: int | None
-    ) -> None:
-        self._tell, self._stage, self._source, self._done, self._total = tell, stage, source, done, total
-        self._told = done
-        tell(Progress(stage, source, done, total))
-
-    def advance(self, n_bytes: int) -> None:
-        self._done += n_bytes
-        if self._done - self._told >= 1 << 20:
-            self._told = self._done
-            self._tell(Progress(self._stage, self._source, self._done, self._total))
-
-
 def _hash(files: dict[str, list[SourceFile]], tell: Callable[[Progress], None]) -> dict[str, list[str]]:
     total, done = sum(file.n_bytes for found in files.values() for file in found), 0
     hashes: dict[str, list[str]] = {}
     for name, found in files.items():
-        ticks = _Ticks(tell, "hash", name, done, total)
+        ticks = Ticks(tell, "hash", name, done, total)
         hashes[name] = []
         for file in found:
             hashes[name].append(file.sha256())
@@ -429,10 +169,6 @@ def _key(
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
 
-def _write_json(value: dict[str, Any], path: Path) -> None:
-    replace_file((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), path)
-
-
 def _sync(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -441,25 +177,18 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-class _writing:  # noqa: N801
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     """Turn what the system refuses into a message that says what to do."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
-        if not isinstance(error, OSError):
-            return
+    try:
+        yield
+    except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise CorpusError(
-                f"{self._folder}: the disk is full ({reason}). What was written is kept: free some space and build "
+                f"{folder}: the disk is full ({reason}). What was written is kept: free some space and build "
                 "again, it goes on from there."
             ) from None
-        where = error.filename or self._folder
         raise CorpusError(
-            f"{where}: cannot be written ({reason}). Choose a folder you may write to."
+            f"{error.filename or folder}: cannot be written ({reason}). Choose a folder you may write to."
         ) from None
