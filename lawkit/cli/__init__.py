@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS = (
     "runs",
     "datasets",
+    "corpus",
     "laws",
     "fit",
     "compare",

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import unicodedata
+from array import array
 from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -83,22 +85,38 @@ class Encoder:
 
 
 class _Segments(dict[str, bytes]):
-    """The ids of segments, as bytes."""
+    """The ids of segments, as bytes; made when first asked for."""
 
     def __init__(self, tokenizer: Any, dtype: np.dtype[Any]) -> None:
-        from tokenizers import pre_tokenizers
-
         super().__init__()
-        self._model = tokenizer.model
-        self._spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str
-        self._dtype = dtype
+        self._tokenize = tokenizer.model.tokenize
+        self._spelling = _spelling()
+        self._code = {2: "H", 4: "I"}[dtype.itemsize]
+        self._swap = sys.byteorder == "big"
 
     def __missing__(self, segment: str) -> bytes:
-        ids = [token.id for token in self._model.tokenize(self._spell(segment)[0][0])]
-        found = np.array(ids, self._dtype).tobytes()
+        spelt = segment.encode().decode("latin-1").translate(self._spelling)
+        ids = array(self._code, [token.id for token in self._tokenize(spelt)])
+        if self._swap:
+            ids.byteswap()
+        found = ids.tobytes()
         if len(segment) <= _LONGEST_KEPT:
             self[segment] = found
         return found
+
+
+@cache
+def _spelling() -> dict[int, str]:
+    """The character by which a byte-level tokenizer spells each byte, as the library has it."""
+    from tokenizers import pre_tokenizers
+
+    spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str
+    # One, two, three and four bytes: every byte that UTF-8 knows is among theirs.
+    codes = (*range(0x800), *range(0x800, 0xD800, 0x400), *range(0xE000, 0x110000, 0x1000))
+    table: dict[int, str] = {}
+    for character in map(chr, codes):
+        table.update(zip(character.encode(), spell(character)[0][0], strict=True))
+    return table
 
 
 def _split_pattern(config: dict[str, Any]) -> str | None:

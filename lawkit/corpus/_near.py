@@ -67,16 +67,21 @@ def shingles(raw: bytes) -> NDArray[np.uint64]:
     (n,) array of uint64
         Distinct hashes, ascending; empty if there is no word.
     """
-    found = [_shingles(raw[i : i + _SLICE]) for i in range(0, len(raw), _SLICE)]
-    return (
-        np.unique(found[0] if len(found) == 1 else np.concatenate(found)) if found else np.empty(0, np.uint64)
-    )
+    return np.unique(_runs(raw))
 
 
-def _shingles(raw: bytes) -> NDArray[np.uint64]:
+def _runs(raw: bytes) -> NDArray[np.uint64]:
+    """The hashes in the order of the text, repeated as they are."""
+    found = [_slice_runs(raw[i : i + _SLICE]) for i in range(0, len(raw), _SLICE)]
+    return found[0] if len(found) == 1 else np.concatenate([np.empty(0, np.uint64), *found])
+
+
+def _slice_runs(raw: bytes) -> NDArray[np.uint64]:
     letters, powers, backs = _tables()
-    codes = letters[np.frombuffer(raw, np.uint8)]
-    edges = np.flatnonzero(np.diff((codes != 0).view(np.int8), prepend=np.int8(0), append=np.int8(0)))
+    codes = letters.take(np.frombuffer(raw, np.uint8))
+    inside = np.zeros(len(codes) + 2, np.bool_)
+    np.not_equal(codes, 0, out=inside[1:-1])
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts, stops = edges[::2], edges[1::2]
     if not len(starts):
         return np.empty(0, np.uint64)
@@ -120,8 +125,8 @@ class NearDuplicates:
         """Whether a document shares `OVERLAP` or more of the shorter one's runs with a held-out one."""
         if not len(self._hashes):
             return False
-        mine = shingles(raw)
-        known = mine[self._maybe[mine >> self._shift]]
+        mine = _runs(raw)
+        known = np.unique(mine[self._maybe[mine >> self._shift]])
         first = np.searchsorted(self._hashes, known, side="left")
         counts = np.searchsorted(self._hashes, known, side="right") - first
         if not counts.any():
@@ -129,4 +134,7 @@ class NearDuplicates:
         # The places first[i], first[i] + 1, ... of every run that is there, laid out in one array.
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         owners, shared = np.unique(self._owners[np.repeat(first, counts) + within], return_counts=True)
-        return bool((shared >= OVERLAP * np.minimum(self._sizes[owners], len(mine))).any())
+        sizes = self._sizes[owners]
+        if not (shared >= OVERLAP * np.minimum(sizes, len(known))).any():
+            return False  # as nearly always; there are no fewer runs than known ones
+        return bool((shared >= OVERLAP * np.minimum(sizes, len(np.unique(mine)))).any())

@@ -37,7 +37,7 @@ def build(
     encoding_errors: str = "strict",
     max_document_bytes: int = 64 << 20,
     max_heldout_bytes: int = 4 << 20,
-    sample_bytes: int = 16 << 20,
+    sample_bytes: int = 8 << 20,
     bos: str | None = None,
     eos: str | None = None,
     progress: Callable[[Progress], None] | None = None,
