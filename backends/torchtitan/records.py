@@ -52,7 +52,12 @@ class Records:
         found = self.of(kind)
         return found[-1] if found else None
 
-    def rewind(self, step: int) -> None:
+    def forget_failure(self) -> None:
+        """Forget why an earlier attempt failed."""
+        if self.last("failed"):
+            self.rewind(float("inf"))
+
+    def rewind(self, step: float) -> None:
         """Forget what came after `step`: a run that resumes there will write it again."""
         kept = [r for r in self if r.get("step", 0) <= step and r["kind"] in ("train", "eval", "start")]
         replace_file("".join(json.dumps(r) + "\n" for r in kept).encode(), self.path)

@@ -40,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     if records.last("done"):
         return 0
     try:
+        if _rank() == 0 and not options.seed:
+            records.forget_failure()
         if options.ranks > 1:
             return _under_torchrun(folder, options.ranks)
         _train(folder, seed=options.seed)
