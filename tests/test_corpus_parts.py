@@ -217,7 +217,7 @@ def edited(text: str, share: float, rng: random.Random) -> str:
 
 
 def test_recall_of_near_duplicates():
-    """Copies with 5% of their words changed are found, most with 10% (0.9^5 = 0.59 of the runs are left), few with 25%."""
+    """Copies with 5% of their words changed are found, most with 10% (0.9^5 = 0.59 of the runs stay), few with 25%."""
     rng = random.Random(0)
     held = [text for text in topics.values() if len(text.split()) >= 60]
     near = NearDuplicates(text.encode() for text in held)

@@ -113,17 +113,24 @@ def _jsonl(file: SourceFile, options: Options) -> Iterator[Document]:
 
 
 def _lines(file: SourceFile, options: Options) -> Iterator[bytes]:
-    rest, number = b"", 0
+    begun: list[bytes] = []  # the blocks of a line that has not ended
+    size, number = 0, 1
     for block in _blocks(file):
-        lines = (rest + block).split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            number += 1
-            _check_length(len(line), f"{file.path}, line {number}", options)
-            yield line
-        _check_length(len(rest), f"{file.path}, line {number + 1}", options)
-    if rest:
-        yield rest
+        first, newline, others = block.partition(b"\n")
+        begun.append(first)
+        size += len(first)
+        _check_length(size, f"{file.path}, line {number}", options)
+        if newline:
+            lines = [b"".join(begun), *others.split(b"\n")]
+            begun = [lines.pop()]
+            size = len(begun[0])
+            for line in lines:
+                _check_length(len(line), f"{file.path}, line {number}", options)
+                yield line
+                number += 1
+            _check_length(size, f"{file.path}, line {number}", options)
+    if size:
+        yield b"".join(begun)
 
 
 def _check_length(n_bytes: int, where: str, options: Options) -> None:

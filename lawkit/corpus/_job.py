@@ -19,7 +19,7 @@ from lawkit.corpus._near import NearDuplicates
 from lawkit.corpus._options import Options, SourceFile
 from lawkit.corpus._progress import Progress, Ticks
 from lawkit.corpus._scan import Scan, document_hash, scan
-from lawkit.corpus._shards import TokenFile
+from lawkit.corpus._shards import JOURNAL, TokenFile
 from lawkit.corpus.reader import FORMAT, MANIFEST, TOKENIZER, content_digest
 from lawkit.errors import CorpusError
 from lawkit.io._write import replace_file
@@ -49,13 +49,22 @@ class Job:
         self.tell, self.warnings = tell, warnings
 
     def run(self, given: Path | None, bos: str | None, eos: str | None) -> None:
+        """Build, or go on from what a killed build finished; the folder is then ready to be renamed.
+
+        Raises
+        ------
+        CorpusError, OSError
+            When text cannot be read or tokens cannot be written; what was finished stays.
+        """
+        for half_written in self.work.rglob(".*.part"):
+            half_written.unlink()
         scans = self._scan(train=given is None)
         tokenizer = self._tokenizer(given, scans)
         path = self.work / TOKENIZER
         begin, end = _tokenizer.special_ids(tokenizer, given, bos, eos)
         vocab_size = _tokenizer.vocabulary(tokenizer)
-        self.frame = [begin] if begin != end else [], [end]
         self.dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+        self.begin, self.end = (np.array(m, self.dtype) for m in ([begin] if begin != end else [], [end]))
         self.encoder = Encoder(tokenizer, self.dtype)
         self._check_space(scans)
         near = NearDuplicates(raw for found in scans.values() for raw in found.heldout.values())
@@ -164,68 +173,55 @@ class Job:
             if finished.is_file():
                 manifests[name] = json.loads(finished.read_text(encoding="utf-8"))
             else:
-                heldout = self._write_heldout(folder, found)
-                train = self._write_train(
-                    folder, name, found, near, Ticks(self.tell, "encode", name, done, total)
-                )
-                manifests[name] = self._manifest(name, found, heldout, train)
+                ticks = Ticks(self.tell, "encode", name, done, total)
+                (folder / "heldout.bin").unlink(missing_ok=True)
+                with (
+                    TokenFile(folder / "heldout.bin", self.dtype) as heldout,
+                    TokenFile(folder / "train.bin", self.dtype) as train,
+                ):
+                    for raw in found.heldout.values():
+                        self._append(heldout, Document(raw, raw.decode()))
+                    self._write_train(train, name, found, near, ticks)
+                    manifests[name] = self._manifest(name, found, heldout, train)
                 _write_json(manifests[name], finished)
-                for file in (heldout, train):
-                    file.forget()
+            for journal in folder.glob(f"*{JOURNAL}"):
+                journal.unlink()
             done += found.n_bytes
         return manifests
 
-    def _write_heldout(self, folder: Path, found: Scan) -> TokenFile:
-        (folder / "heldout.bin").unlink(missing_ok=True)
-        file = TokenFile(folder / "heldout.bin", self.dtype)
-        for raw in found.heldout.values():
-            self._append(file, Document(raw, raw.decode()))
-        file.commit()
-        return file
-
     def _write_train(
-        self, folder: Path, name: str, found: Scan, near: NearDuplicates, ticks: Ticks
-    ) -> TokenFile:
-        file = TokenFile(folder / "train.bin", self.dtype)
-        try:
-            done, skip, waiting = file.done, file.done.n_read, 0
-            for document in documents(self.files[name], self.options):
-                ticks.advance(len(document.raw))
-                if skip:
-                    skip -= 1
-                    continue
-                done.n_read += 1
-                if document_hash(document.raw, self.options.seed) in found.heldout:
-                    done.n_heldout += 1
-                elif near.contains(document.raw):
-                    done.n_near += 1
-                    done.near_bytes += len(document.raw)
-                else:
-                    self._append(file, document)
-                waiting += len(document.raw)
-                if waiting >= _COMMIT:
-                    file.commit()
-                    waiting = 0
-            for source in self.files[name]:
-                source.unchanged()
-            if not done.n_tokens:
-                raise CorpusError(
-                    f"source {name!r}: nothing is left to train on. Of {found.n_documents} documents {done.n_heldout} "
-                    f"are held out and {done.n_near} repeat a held-out one. Give more text, or a smaller --holdout."
-                )
-            file.commit()
-            return file
-        except BaseException:
-            file.close()
-            raise
+        self, file: TokenFile, name: str, found: Scan, near: NearDuplicates, ticks: Ticks
+    ) -> None:
+        done, skip, waiting = file.done, file.done.n_read, 0
+        for document in documents(self.files[name], self.options):
+            ticks.advance(len(document.raw))
+            if skip:
+                skip -= 1
+                continue
+            done.n_read += 1
+            if document_hash(document.raw, self.options.seed) in found.heldout:
+                done.n_heldout += 1
+            elif near.contains(document.raw):
+                done.n_near += 1
+                done.near_bytes += len(document.raw)
+            else:
+                self._append(file, document)
+            waiting += len(document.raw)
+            if waiting >= _COMMIT:
+                file.commit()
+                waiting = 0
+        for source in self.files[name]:
+            source.unchanged()
+        if not done.n_tokens:
+            raise CorpusError(
+                f"source {name!r}: nothing is left to train on. Of {found.n_documents} documents {done.n_heldout} "
+                f"are held out and {done.n_near} repeat a held-out one. Give more text, or a smaller --holdout."
+            )
 
     def _append(self, file: TokenFile, document: Document) -> None:
         raw, text = document
         texts = [text] if len(raw) <= LONGEST else [piece.decode() for piece in cuts(raw, LONGEST)]
-        begin, end = self.frame
-        ids = np.concatenate(
-            [np.array(begin, self.dtype), *map(self.encoder, texts), np.array(end, self.dtype)]
-        )
+        ids = np.concatenate([self.begin, *map(self.encoder, texts), self.end])
         file.append(ids)
         file.done.n_documents += 1
         file.done.n_tokens += len(ids)

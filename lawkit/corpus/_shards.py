@@ -16,9 +16,10 @@ from lawkit.io._write import replace_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Done", "TokenFile", "file_sha256"]
+__all__ = ["JOURNAL", "Done", "TokenFile", "file_sha256"]
 
-_JOURNAL = ".progress.json"
+#: What is added to a token file's name for its journal.
+JOURNAL = ".progress.json"
 _HASH_BLOCK = 1 << 22
 
 
@@ -56,13 +57,12 @@ class TokenFile:
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
         self.path, self._dtype = path, dtype
-        self._journal = path.with_name(path.name + _JOURNAL)
+        self._journal = path.with_name(path.name + JOURNAL)
         self.done = Done()
         if self._journal.is_file() and path.is_file():
             done = Done(**json.loads(self._journal.read_text(encoding="utf-8")))
             if path.stat().st_size >= done.n_tokens * dtype.itemsize:
                 self.done = done
-        # Unbuffered: an error belongs to the write that met it, and closing writes nothing more.
         self._file = path.open("ab", buffering=0)
         self._file.truncate(self.done.n_tokens * dtype.itemsize)
         self._pending: list[NDArray[Any]] = []
@@ -88,9 +88,8 @@ class TokenFile:
         replace_file(json.dumps(asdict(self.done)).encode(), self._journal)
 
     def finish(self) -> dict[str, Any]:
-        """Commit, close, and return what a manifest says of the file."""
+        """Commit, and return what a manifest says of the file."""
         self.commit()
-        self._file.close()
         return {
             "documents": self.done.n_documents,
             "tokens": self.done.n_tokens,
@@ -98,12 +97,11 @@ class TokenFile:
             "sha256": file_sha256(self.path),
         }
 
-    def forget(self) -> None:
-        """Remove the journal; the manifest speaks for the file now."""
-        self._journal.unlink(missing_ok=True)
+    def __enter__(self) -> TokenFile:
+        return self
 
-    def close(self) -> None:
-        """Close without writing what is pending."""
+    def __exit__(self, *_: object) -> None:
+        # What is pending is not written: an error belongs to the commit that met it.
         self._file.close()
 
 
