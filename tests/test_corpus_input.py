@@ -166,7 +166,7 @@ def test_a_document_longer_than_may_be_read_at_once(tmp_path):
 
 def test_a_line_without_end_is_refused_before_it_is_read_whole(tmp_path):
     """300 MB of one line in a small gzip file are not unpacked to be refused."""
-    with gzip.open(tmp_path / "a.jsonl.gz", "wb", compresslevel=1) as file:
+    with gzip.GzipFile(tmp_path / "a.jsonl.gz", "wb", compresslevel=1) as file:
         for _ in range(300):
             file.write(b"x" * (1 << 20))
     code = (
