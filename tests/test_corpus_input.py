@@ -291,6 +291,24 @@ def test_a_tokenizer_without_an_end(tmp_path):
     assert (told.bos, told.eos) == (1, 1)
 
 
+def test_without_the_library_its_extra_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    code = (
+        "import sys\n"
+        "sys.modules['tokenizers'] = None\n"
+        "from lawkit.cli import main\n"
+        "sys.exit(main(['corpus', 'build', 'a=' + sys.argv[1], '-o', sys.argv[2]]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.txt"), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "pip install 'lawkit[corpus]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 # --- the folder ---------------------------------------------------------------------------
 
 

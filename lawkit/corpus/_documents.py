@@ -190,7 +190,7 @@ def _parquet(file: SourceFile, options: Options) -> Iterator[Document]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file.path, memory_map=False, pre_buffer=False) as table:
+        with pq.ParquetFile(file.path, buffer_size=_BLOCK, pre_buffer=False) as table:
             schema = table.schema_arrow
             if options.text_column not in schema.names:
                 raise CorpusError(_no_column(str(file.path), "column", options.text_column, schema.names))
@@ -223,8 +223,9 @@ def _rows(table: Any, path: Path, options: Options) -> Iterator[Document]:
                 row += 1
                 value = text.as_py()
                 if value:
-                    _check_length(len(value), f"{path}, row {row}", options)
-                    yield _encoded(value, f"{path}, row {row}", options)
+                    document = _encoded(value, f"{path}, row {row}", options)
+                    _check_length(len(document.raw), f"{path}, row {row}", options)
+                    yield document
 
 
 def _column_bytes(group: Any, name: str) -> int:

@@ -49,8 +49,13 @@ class Encoder:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._dtype = dtype
-        pattern = _split_pattern(json.loads(tokenizer.to_str()))
+        config = json.loads(tokenizer.to_str())
+        pattern = _split_pattern(config)
         self._split = None if pattern is None else _in_python(pattern)
+        self._nfc = config["normalizer"] is not None
+        # Tokens that the library looks for in the text, before it splits.
+        words = [re.escape(token["content"]) for token in config["added_tokens"] if not token["special"]]
+        self._added = re.compile("|".join(words)) if words else None
         self._ids = _Segments(tokenizer, dtype)
 
     @property
@@ -61,17 +66,27 @@ class Encoder:
     def check(self, texts: Iterable[str]) -> bool:
         """Compare with the library's own ids; where one differs, leave all to the library from now on."""
         if self._split is not None and any(
-            not np.array_equal(self._by_segments(text), self._by_library(text)) for text in texts
+            not np.array_equal(self(text), self._by_library(text)) for text in texts
         ):
             self._split = None
         return self.fast
 
     def __call__(self, text: str) -> NDArray[Any]:
         """Return the ids of a text, without BOS and EOS."""
+        return (
+            self._by_segments(text)
+            if self._split is not None and self._known(text)
+            else self._by_library(text)
+        )
+
+    def _known(self, text: str) -> bool:
+        """Whether a text is one for which splitting is all that the library does before it looks segments up."""
+        if self._added is not None and self._added.search(text):
+            return False
         # Characters that Python's tables do not know, and those beyond 16 bits, are left to the library.
-        if self._split is None or not (text.isascii() or _odd().search(text) is None):
-            return self._by_library(text)
-        return self._by_segments(text)
+        return text.isascii() or not (
+            _odd().search(text) or (self._nfc and not unicodedata.is_normalized("NFC", text))
+        )
 
     def _by_library(self, text: str) -> NDArray[Any]:
         (found,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
@@ -125,8 +140,7 @@ def _split_pattern(config: dict[str, Any]) -> str | None:
     plain = (
         model["type"] == "BPE"
         and not model.get("dropout")
-        and not config["normalizer"]
-        and all(token["special"] for token in config["added_tokens"])
+        and config["normalizer"] in (None, {"type": "NFC"})
     )
     steps = before.get("pretokenizers", []) if before.get("type") == "Sequence" else [before]
     if not plain or not steps or steps[-1].get("type") != "ByteLevel" or steps[-1].get("add_prefix_space"):
