@@ -196,7 +196,8 @@ def test_training_twice_gives_one_tokenizer(texts):
 
 def plain_shingles(text: str) -> set[tuple[str, ...]]:
     """The runs of five words as anyone would write it."""
-    found = "".join(c if c.isalnum() or ord(c) >= 128 else " " for c in text.lower()).split()
+    spaced = re.sub("([\u3000-\u9fff])", r" \1 ", text.lower())
+    found = "".join(c if c.isalnum() or ord(c) >= 128 else " " for c in spaced).split()
     n = max(len(found) - SHINGLE + 1, 1)
     return {tuple(found[i : i + SHINGLE]) for i in range(n)} if found else set()
 
@@ -204,16 +205,47 @@ def plain_shingles(text: str) -> set[tuple[str, ...]]:
 def test_runs_of_words_are_counted_as_by_hand(texts):
     for text in texts:
         if text.isascii() and len(text) < 200_000:
-            assert len(shingles(text.encode())) == len(plain_shingles(text))
+            assert len(shingles([text.encode()])[1]) == len(plain_shingles(text))
 
 
 @given(
     st.lists(st.sampled_from(["one", "two", "Three", "4"]), max_size=12), st.sampled_from([" ", "\n", ", "])
 )
 def test_case_and_punctuation_do_not_count(listed, gap):
-    plain = shingles(" ".join(listed).lower().encode())
-    assert np.array_equal(shingles(gap.join(listed).upper().encode()), plain)
+    _, plain = shingles([" ".join(listed).lower().encode()])
+    assert np.array_equal(shingles([gap.join(listed).upper().encode()])[1], plain)
     assert len(plain) == len(plain_shingles(" ".join(listed)))
+
+
+documents = st.lists(
+    st.lists(st.sampled_from(["one", "two", "three", "4", "...", "漢字", "é"]), max_size=9).map(" ".join),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(documents, documents)
+def test_documents_together_are_as_each_alone(held, asked):
+    near, raws = NearDuplicates(text.encode() for text in held), [text.encode() for text in asked]
+    assert near.repeated(raws).tolist() == [repeats(near, text) for text in asked]
+    of, runs = shingles(raws)
+    for i, raw in enumerate(raws):
+        assert np.array_equal(runs[of == i], shingles([raw])[1])
+
+
+@given(documents, documents)
+def test_overlaps_are_counted_as_by_hand(held, asked):
+    def alike(a: str, b: str) -> bool:
+        first, second = plain_shingles(a), plain_shingles(b)
+        return bool(first and second) and len(first & second) >= OVERLAP * min(len(first), len(second))
+
+    near = NearDuplicates(text.encode() for text in held)
+    for text in asked:
+        assert repeats(near, text) == any(alike(text, other) for other in held)
+
+
+def repeats(near: NearDuplicates, text: str) -> bool:
+    return bool(near.repeated([text.encode()])[0])
 
 
 def edited(text: str, share: float, rng: random.Random) -> str:
@@ -226,7 +258,7 @@ def test_recall_of_near_duplicates():
     held = [text for text in topics.values() if len(text.split()) >= 60]
     near = NearDuplicates(text.encode() for text in held)
     recall = {
-        share: np.mean([near.contains(edited(text, share, rng).encode()) for text in held])
+        share: np.mean([repeats(near, edited(text, share, rng)) for text in held])
         for share in (0.05, 0.1, 0.25)
     }
     assert len(held) >= 60
@@ -235,19 +267,19 @@ def test_recall_of_near_duplicates():
     assert recall[0.25] <= 0.1
     assert OVERLAP == 0.5
     # A part of a held-out document is one too, and so is a document that holds it.
-    assert all(near.contains(text[: len(text) // 2].encode()) for text in held)
-    assert all(near.contains(("other words here " * 200 + text).encode()) for text in held)
+    assert all(repeats(near, text[: len(text) // 2]) for text in held)
+    assert all(repeats(near, "other words here " * 200 + text) for text in held)
 
 
 def test_unrelated_documents_are_no_near_duplicates(texts):
     files = [text.encode() for text in texts]
     near = NearDuplicates(files[::2])
-    assert sum(near.contains(raw) for raw in files[1::2]) <= 0.02 * len(files)
+    assert sum(near.repeated([raw])[0] for raw in files[1::2]) <= 0.02 * len(files)
 
 
 def test_nothing_held_out_has_no_near_duplicates():
-    assert not NearDuplicates([]).contains(b"one two three four five six")
-    assert not NearDuplicates([b"...", b""]).contains(b"!!!")
+    assert not NearDuplicates([]).repeated([b"one two three four five six"]).any()
+    assert not NearDuplicates([b"...", b""]).repeated([b"!!!", b"", b"one"]).any()
 
 
 # --- what is held out ---------------------------------------------------------------------

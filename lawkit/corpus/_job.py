@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lawkit.corpus import _tokenizer
 from lawkit.corpus._cuts import LONGEST, cuts
 from lawkit.corpus._documents import Document, documents
 from lawkit.corpus._encode import Encoder
-from lawkit.corpus._near import NearDuplicates
+from lawkit.corpus._near import BATCH_BYTES, BATCH_DOCUMENTS, NearDuplicates
 from lawkit.corpus._options import Options, SourceFile
 from lawkit.corpus._progress import Progress, Ticks
 from lawkit.corpus._scan import Scan, document_hash, scan
@@ -48,7 +49,7 @@ class Job:
         self.work, self.files, self.hashes, self.options = work, files, hashes, options
         self.tell, self.warnings = tell, warnings
 
-    def run(self, given: Path | None, bos: str | None, eos: str | None) -> None:
+    def run(self, given: Path | None, marks: tuple[int, int] | None) -> None:
         """Build, or go on from what a killed build finished; the folder is then ready to be renamed.
 
         Raises
@@ -61,7 +62,7 @@ class Job:
         scans = self._scan(train=given is None)
         tokenizer = self._tokenizer(given, scans)
         path = self.work / TOKENIZER
-        begin, end = _tokenizer.special_ids(tokenizer, given, bos, eos)
+        begin, end = marks or _tokenizer.special_ids(tokenizer, path)
         vocab_size = _tokenizer.vocabulary(tokenizer)
         self.dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
         self.begin, self.end = (np.array(m, self.dtype) for m in ([begin] if begin != end else [], [end]))
@@ -108,19 +109,19 @@ class Job:
                     f"source {name!r} has one document only, of which none can be held out. Give more files, or say "
                     "what stands between documents with --document-separator; --holdout 0 holds nothing out."
                 )
-            self._judge(name, found)
+            if self.options.holdout:
+                self._judge(name, found)
             scans[name] = found
         return scans
 
     def _judge(self, name: str, found: Scan) -> None:
-        part = sum(map(len, found.heldout.values())) / found.n_bytes
-        if len(found.heldout) == 1 or part > 3 * self.options.holdout:
-            n = len(found.heldout)
+        part, n = sum(map(len, found.heldout.values())) / found.n_bytes, len(found.heldout)
+        if n == 1 or part > 3 * self.options.holdout:
             self.warnings.append(
                 f"source {name!r}: {n} of {found.n_documents} documents, {part:.1%} of the text, "
                 f"{'is' if n == 1 else 'are'} held out where {self.options.holdout:.1%} was asked for; more or shorter "
                 "documents (--document-separator) come closer"
-            ) if self.options.holdout else None
+            )
 
     def _tokenizer(self, given: Path | None, scans: dict[str, Scan]) -> Any:
         path = self.work / TOKENIZER
@@ -192,21 +193,23 @@ class Job:
     def _write_train(
         self, file: TokenFile, name: str, found: Scan, near: NearDuplicates, ticks: Ticks
     ) -> None:
-        done, skip, waiting = file.done, file.done.n_read, 0
-        for document in documents(self.files[name], self.options):
-            ticks.advance(len(document.raw))
-            if skip:
-                skip -= 1
-                continue
-            done.n_read += 1
-            if document_hash(document.raw, self.options.seed) in found.heldout:
-                done.n_heldout += 1
-            elif near.contains(document.raw):
-                done.n_near += 1
-                done.near_bytes += len(document.raw)
-            else:
-                self._append(file, document)
-            waiting += len(document.raw)
+        done, waiting = file.done, 0
+        unread = islice(documents(self.files[name], self.options), done.n_read, None)
+        ticks.advance(done.bytes_read)
+        for batch in _batches(unread):
+            repeated = near.repeated([document.raw for document in batch])
+            for document, repeats in zip(batch, repeated, strict=True):
+                done.n_read += 1
+                done.bytes_read += len(document.raw)
+                if document_hash(document.raw, self.options.seed) in found.heldout:
+                    done.n_heldout += 1
+                elif repeats:
+                    done.n_near += 1
+                    done.near_bytes += len(document.raw)
+                else:
+                    self._append(file, document)
+                waiting += len(document.raw)
+                ticks.advance(len(document.raw))
             if waiting >= _COMMIT:
                 file.commit()
                 waiting = 0
@@ -243,6 +246,20 @@ class Job:
                 "copies_of_heldout": max(train.done.n_heldout - heldout.done.n_documents, 0),
             },
         }
+
+
+def _batches(found: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents by the batch in which near-duplicates are looked for."""
+    batch: list[Document] = []
+    size = 0
+    for document in found:
+        if batch and (size + len(document.raw) > BATCH_BYTES or len(batch) == BATCH_DOCUMENTS):
+            yield batch
+            batch, size = [], 0
+        batch.append(document)
+        size += len(document.raw)
+    if batch:
+        yield batch
 
 
 def _write_json(value: dict[str, Any], path: Path) -> None:

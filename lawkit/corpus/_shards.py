@@ -29,6 +29,7 @@ class Done:
 
     n_read: int = 0
     """Documents of the source that were looked at, in its order."""
+    bytes_read: int = 0
     n_documents: int = 0
     """Documents written."""
     n_tokens: int = 0

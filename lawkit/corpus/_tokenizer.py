@@ -91,7 +91,7 @@ def vocabulary(tokenizer: Any) -> int:
 
 
 def special_ids(
-    tokenizer: Any, path: Path | None, bos: str | None = None, eos: str | None = None
+    tokenizer: Any, path: Path, bos: str | None = None, eos: str | None = None
 ) -> tuple[int, int]:
     """Find the ids of BOS and EOS; one that only knows the end of a text uses it as the beginning too.
 
@@ -99,7 +99,7 @@ def special_ids(
     ----------
     tokenizer : tokenizers.Tokenizer
         Where to look.
-    path : Path, optional
+    path : Path
         Its file; a tokenizer_config.json beside it may name both.
     bos, eos : str, optional
         Their spelling, where it is known.
@@ -110,8 +110,8 @@ def special_ids(
         When there is no such token.
     """
     config: dict[str, Any] = {}
-    beside = path.with_name("tokenizer_config.json") if path else None
-    if beside and beside.is_file():
+    beside = path.with_name("tokenizer_config.json")
+    if beside.is_file():
         try:
             config = json.loads(beside.read_text(encoding="utf-8"))
         except (OSError, ValueError):

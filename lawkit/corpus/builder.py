@@ -21,7 +21,7 @@ from lawkit.errors import CorpusError
 __all__ = ["Progress", "build"]
 
 #: Held-out text of all sources together: their runs of words are all kept in memory.
-_MOST_HELDOUT = 64 << 20
+_MOST_HELDOUT = 32 << 20
 
 
 def build(
@@ -69,7 +69,7 @@ def build(
     max_document_bytes : int
         A longer line of jsonl or row of parquet is refused. Text files are cut and need no limit.
     max_heldout_bytes : int
-        Most text held out of one source; of all together it is 64 MiB.
+        Most text held out of one source; of all together it is 32 MiB.
     sample_bytes : int
         Most text that trains the BPE, in equal shares of the sources.
     bos, eos : str, optional
@@ -109,9 +109,10 @@ def build(
     )
     check_options(options)
     given = None if tokenizer is None else Path(tokenizer)
-    loaded = None if given is None else _tokenizer.load_tokenizer(given)
-    if loaded is not None:
-        _tokenizer.special_ids(loaded, given, bos, eos)  # refused before the work is done
+    # Before the work, which would be for nothing if there is no tokenizer.
+    marks = (
+        None if given is None else _tokenizer.special_ids(_tokenizer.load_tokenizer(given), given, bos, eos)
+    )
     tell = progress or (lambda _: None)
     warnings: list[str] = []
     files = find_files(sources, warnings)
@@ -122,14 +123,14 @@ def build(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         hashes = _hash(files, tell)
         tokenizer_hash = given and hashlib.sha256(given.read_bytes()).hexdigest()
-        key = _key(files, hashes, options, tokenizer_hash, (bos, eos))
+        key = _key(files, hashes, options, tokenizer_hash, marks)
         clean_abandoned(folder)
         with working_folder(folder, key, lambda: tell(Progress("wait", "", 0, None))) as work:
             if work is None:
                 tell(Progress("reuse", "", 0, None))
             else:
                 job = Job(work, files, hashes, options, tell, warnings)
-                job.run(given, bos, eos)
+                job.run(given, marks)
                 work.rename(folder / key)
                 _sync(folder)
     return open_corpus(folder / key)
@@ -153,7 +154,7 @@ def _key(
     hashes: dict[str, list[str]],
     options: Options,
     tokenizer: str | None,
-    marks: tuple[str | None, str | None],
+    marks: tuple[int, int] | None,
 ) -> str:
     made_of = {
         "format": FORMAT,

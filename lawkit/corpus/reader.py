@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ class Corpus:
         """The tokenizer.json of the corpus."""
         return self.path / TOKENIZER
 
-    @cached_property
+    @property
     def warnings(self) -> list[str]:
         """What is odd about the corpus."""
         return list(self.manifest["warnings"])
