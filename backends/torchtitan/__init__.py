@@ -111,12 +111,12 @@ def table(specs: Sequence[TrainingSpec], outcomes: Sequence[Outcome]) -> Runs:
         domains=domains,
         n_params=np.array([s.size.n_params for s, _, _ in rows], float),
         n_tokens=np.array([e["n_tokens"] for _, _, e in rows], float),
-        weights=np.array([[s.weights.get(k, 0.0) for k in sources] for s, _, _ in rows]).reshape(-1, len(sources)),
-        losses=losses("loss").reshape(-1, len(domains)),
-        losses_se=losses("se").reshape(-1, len(domains)),
+        weights=np.array([[s.weights.get(k, 0.0) for k in sources] for s, _, _ in rows]).reshape(len(rows), len(sources)),
+        losses=losses("loss").reshape(len(rows), len(domains)),
+        losses_se=losses("se").reshape(len(rows), len(domains)),
         unique=np.array(
             [[(o.done or {})["sources"][k]["unique"] for k in sources] for _, o, _ in rows], float
-        ).reshape(-1, len(sources)),
+        ).reshape(len(rows), len(sources)),
         flops=np.array([s.flops(e["step"]) for s, _, e in rows], float),
         run_id=np.array([s.run_id for s, _, _ in rows], object),
         seed=np.array([s.seed for s, _, _ in rows], np.int64),

@@ -173,9 +173,20 @@ class TrainingSpec:
 
 
 def write_spec(spec: TrainingSpec, folder: str | Path) -> None:
-    """Write a specification into the folder of its run, which is made where it is missing."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    replace_file((json.dumps(spec.to_dict(), indent=2) + "\n").encode(), Path(folder) / SPEC)
+    """Write a specification into the folder of its run, which is made where it is missing.
+
+    Raises
+    ------
+    BackendError
+        When it cannot be written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        replace_file((json.dumps(spec.to_dict(), indent=2) + "\n").encode(), Path(folder) / SPEC)
+    except OSError as error:
+        raise BackendError(
+            f"{folder}: cannot be written ({error.strerror}): choose a folder that is writable and has space"
+        ) from None
 
 
 def read_spec(folder: str | Path) -> TrainingSpec:

@@ -7,6 +7,7 @@ goes on from its last checkpoint. Under torchrun, or with ``--ranks``, several p
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import shutil
@@ -19,13 +20,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from lawkit.backends.torchtitan.process import PARENT, die_with_parent
+from lawkit.backends.torchtitan.process import PARENT, alone, die_with_parent
 from lawkit.backends.torchtitan.records import Records
 from lawkit.backends.torchtitan.spec import TrainingSpec, check_corpus, read_spec
 from lawkit.errors import LawkitError
 
 _MODULE = "lawkit.backends.torchtitan.worker"
 _SEED = "--write-initial-weights"
+#: Environment variable that tells ranks that their parent holds the folder.
+HELD = "LAWKIT_HELD"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,23 +38,35 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--ranks", type=int, default=1, help="processes that train it, on this machine")
     parser.add_argument(_SEED, action="store_true", dest="seed", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if not options.folder.is_dir():
+        parser.error(f"{options.folder} is no folder of a run")
     die_with_parent()
     folder, records = options.folder, Records(options.folder)
     if records.last("done"):
         return 0
-    try:
-        if _rank() == 0 and not options.seed:
-            records.forget_failure()
-        if options.ranks > 1:
-            return _under_torchrun(folder, options.ranks)
-        _train(folder, seed=options.seed)
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
+    # Of several ranks one holds the folder: their parent, or the first where torchrun was called by hand.
+    first = _rank() == 0 and not options.seed
+    with contextlib.ExitStack() as held:
+        if first and HELD not in os.environ:
+            try:
+                held.enter_context(alone(folder))
+            except LawkitError as error:
+                print(error, file=sys.stderr)
+                return 1
+        try:
+            if first:
+                records.forget_failure()
+            if options.ranks > 1:
+                os.environ[HELD] = "1"
+                return _under_torchrun(folder, options.ranks)
+            _train(folder, seed=options.seed)
+        except KeyboardInterrupt:
             return 130
-        traceback.print_exc()
-        if _rank() == 0:
-            _record_failure(records, error)
-        return 1
+        except BaseException as error:
+            traceback.print_exc()
+            if first:
+                record_failure(records, error)
+            return 1
     return 0
 
 
@@ -166,24 +181,47 @@ def _under_torchrun(folder: Path, ranks: int) -> int:
     return 0
 
 
-def _record_failure(records: Records, error: BaseException) -> None:
-    last = records.last("train") or records.last("start") or {}
-    step = last.get("step", 0)
-    message = str(error) or type(error).__name__
+def record_failure(records: Records, error: BaseException) -> None:
+    """Record why a run failed, in words that say what to do about it."""
+    step = (records.last("train") or {}).get("step", 0)
+    cause = _cause(error)
+    message = str(cause) or type(cause).__name__
     reason = "error"
-    if isinstance(error, LawkitError):
+    if isinstance(cause, LawkitError):
         reason = "refused"
-    elif isinstance(error, RuntimeError) and "Loss is not finite" in message:
+    elif isinstance(cause, RuntimeError) and "Loss is not finite" in message:
         step = int(message.partition("at step ")[2].partition(".")[0] or step)
         reason, message = "diverged", f"the loss was no longer a number at step {step}: lower recipe.lr"
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason, message = "disk", f"{error.filename or records.path.parent}: no space left on the disk"
-    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    elif _disk_is_full(cause, records.path.parent):
+        reason, message = "disk", f"{records.path.parent}: no space left on the disk"
+    elif isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
         reason, message = "memory", f"out of memory ({message}): lower recipe.local_rows"
+    else:
+        message = f"{type(cause).__name__}: {message.strip().splitlines()[-1][:300]}"
     try:
         records.add("failed", step=step, reason=reason, message=message)
     except OSError as full:
         print(f"the failure cannot be recorded: {full}", file=sys.stderr)
+
+
+def _disk_is_full(error: BaseException, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # What torch says of a checkpoint that it could not write does not tell why.
+    return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < 1 << 20
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What lies beneath an error: torch wraps what happens to a checkpoint in one of its own."""
+    seen: list[BaseException] = [error]
+    for one in seen:
+        wrapped = [pair[0] for pair in getattr(one, "failures", {}).values()]
+        beneath = [e for e in (one.__cause__, one.__context__, *wrapped) if e is not None and e not in seen]
+        seen.extend(beneath)
+    for one in seen[::-1]:
+        if isinstance(one, (LawkitError, MemoryError)) or (isinstance(one, OSError) and one.errno is not None):
+            return one
+    return next((e for e in seen if isinstance(e, RuntimeError)), error)
 
 
 def _rank() -> int:

@@ -25,6 +25,8 @@ TABLE, RUNS = "runs.csv", "runs"
 _POLL_S, _TELL_S = 0.1, 1.0
 #: Bytes a parameter takes in a checkpoint: weight and two moments in fp32; two are kept and one is being written.
 _CHECKPOINT = 3 * 12
+#: Bytes for the store, logs and records.
+_SLACK = 10_000_000
 
 
 class Watcher(Protocol):
@@ -192,11 +194,11 @@ def _export(folder: Path, store: Store) -> Path | None:
 def _check_space(folder: Path, specs: list[TrainingSpec]) -> None:
     """Refuse to start where the checkpoints of the largest run would not fit."""
     largest = max((s.size.n_params_with_head(2 * s.vocab_size) for s in specs), default=0)
-    free = shutil.disk_usage(folder).free
-    if largest * _CHECKPOINT > free:
+    needed, free = largest * _CHECKPOINT + _SLACK, shutil.disk_usage(folder).free
+    if specs and needed > free:
         raise StudyError(
-            f"{folder}: {free / 1e9:.1f} GB are free, and the checkpoints of the largest run need "
-            f"{largest * _CHECKPOINT / 1e9:.1f} GB: free some space, or choose another disk"
+            f"{folder}: {free / 1e6:,.0f} MB are free, and the checkpoints of the largest run need about "
+            f"{needed / 1e6:,.0f} MB: free some space, or choose another disk"
         )
 
 
