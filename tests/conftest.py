@@ -58,5 +58,7 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = {}
     for name, texts in {"prose": prose, "code": code}.items():
         sources[name] = folder / f"{name}.jsonl"
-        sources[name].write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        sources[name].write_text(
+            "".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8"
+        )
     return build(sources, folder / "built", vocab_size=300, holdout=0.1).path

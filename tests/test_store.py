@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from lawkit.errors import StudyError
 from lawkit.runs import read_runs
 from lawkit.study import Store
 
-CORPUS = SimpleNamespace(
+CORPUS: Any = SimpleNamespace(
     sources=("web", "hq"),
     vocab_size=300,
     digest="a" * 64,
@@ -27,7 +28,9 @@ CORPUS = SimpleNamespace(
 
 def spec(seed: int = 0, hq: float = 0.25, size: str = "27k") -> TrainingSpec:
     weights = {"web": 1 - hq, "hq": hq}
-    return plan(CORPUS, "corpus", size=size, n_tokens=1e6, weights=weights, seed=seed, recipe={"eval_at": [0.5]})  # pyright: ignore
+    return plan(
+        CORPUS, "corpus", size=size, n_tokens=1e6, weights=weights, seed=seed, recipe={"eval_at": [0.5]}
+    )  # pyright: ignore
 
 
 def result(run: TrainingSpec, loss: float = 3.0) -> Outcome:
@@ -35,15 +38,26 @@ def result(run: TrainingSpec, loss: float = 3.0) -> Outcome:
 
     def evaluation(step: int, shift: float) -> dict:
         domains = {
-            name: {"loss": loss + shift + place, "se": 0.01, "per_byte": 1.0, "per_byte_se": 0.003, "rows": 16}
+            name: {
+                "loss": loss + shift + place,
+                "se": 0.01,
+                "per_byte": 1.0,
+                "per_byte_se": 0.003,
+                "rows": 16,
+            }
             for place, name in enumerate(("web", "hq"))
         }
         return {"step": step, "n_tokens": step * 4096, "is_final": step == run.steps, "domains": domains}
 
-    sources = {name: {"tokens": 10, "unique": unique, "epochs": 1.0} for name, unique in (("web", 99), ("hq", 88))}
+    sources = {
+        name: {"tokens": 10, "unique": unique, "epochs": 1.0} for name, unique in (("web", 99), ("hq", 88))
+    }
     done = {"step": run.steps, "wall_s": 5.0, "cpu_s": 4.0, "sources": sources}
     return Outcome(
-        folder=Path(run.run_id), done=done, evals=(evaluation(122, 0.5), evaluation(run.steps, 0.0)), step=run.steps
+        folder=Path(run.run_id),
+        done=done,
+        evals=(evaluation(122, 0.5), evaluation(run.steps, 0.0)),
+        step=run.steps,
     )
 
 
@@ -89,7 +103,11 @@ def test_states_of_a_run(tmp_path):
         assert rows[one.run_id]["cpu_s"] == 4.0
         assert rows[one.run_id]["flops"] == one.flops(one.steps)
         assert rows[one.run_id]["log"] == "runs/one/log.txt"
-        assert (rows[two.run_id]["failures"], rows[two.run_id]["reason"], rows[two.run_id]["step"]) == (2, "killed", 7)
+        assert (rows[two.run_id]["failures"], rows[two.run_id]["reason"], rows[two.run_id]["step"]) == (
+            2,
+            "killed",
+            7,
+        )
         store.again([two.run_id])
         assert store.in_state("proposed") == [two.run_id]
 
@@ -169,7 +187,7 @@ def test_an_interrupted_change_leaves_nothing(tmp_path):
 
 def test_a_broken_store_is_one_message(tmp_path):
     (tmp_path / "study.sqlite").write_bytes(b"no database at all" * 99)
-    with pytest.raises(StudyError, match="study.sqlite: file is not a database: see that the folder"):
+    with pytest.raises(StudyError, match=r"study\.sqlite: file is not a database: see that the folder"):
         Store(tmp_path)
     with pytest.raises(StudyError, match="unable to open database file"):
         Store(tmp_path / "missing")

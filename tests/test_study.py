@@ -67,27 +67,42 @@ def test_a_file_is_read(tmp_path):
         (("hq = 0.5", 'hq = "a"'), r"grid\[0\].mixtures\[0\].hq is 'a': it must be a number from 0 to 1"),
         (("[{web", "[0.5, {web"), r"grid\[0\].mixtures\[0\] is 0.5"),
         (("[{web = 0.5, hq = 0.5}]", "3"), r"grid\[0\].mixtures is 3: it must be a list"),
-        (("[{web = 0.5, hq = 0.5}]", "{n = 0}"), r"grid\[0\].mixtures.n is 0: it must be a whole number of 1"),
-        (("[{web = 0.5, hq = 0.5}]", "{n = 2, sed = 1}"), r"grid\[0\].mixtures.sed is unknown; did you mean seed"),
+        (
+            ("[{web = 0.5, hq = 0.5}]", "{n = 0}"),
+            r"grid\[0\].mixtures.n is 0: it must be a whole number of 1",
+        ),
+        (
+            ("[{web = 0.5, hq = 0.5}]", "{n = 2, sed = 1}"),
+            r"grid\[0\].mixtures.sed is unknown; did you mean seed",
+        ),
         (
             ("[{web = 0.5, hq = 0.5}]", "{n = 2, bounds = {hq = 0.5}}"),
             r"grid\[0\].mixtures.bounds.hq is 0.5: it must be a lower and an upper limit",
         ),
         (("[[grid]]", "[recipe]\nlr = 0\n[[grid]]"), "study.toml: recipe.lr is 0: it must be above 0"),
-        (("sizes", 'recipe = {learn = 1}\nsizes'), r"grid\[0\].recipe.learn: a recipe has no such field"),
+        (("sizes", "recipe = {learn = 1}\nsizes"), r"grid\[0\].recipe.learn: a recipe has no such field"),
         (("sizes", "seeds = 3\nsizes"), r"grid\[0\].seeds is 3: it must be a list of whole numbers"),
         (("[[grid]]", "[limits]\nworker = 1\n[[grid]]"), "limits.worker is unknown; did you mean workers"),
-        (("[[grid]]", "[limits]\nworkers = 0\n[[grid]]"), "limits.workers is 0: it must be a whole number of 1"),
-        (("[[grid]]", "[limits]\nrun_s = '1h'\n[[grid]]"), "limits.run_s is '1h': it must be a number of seconds"),
+        (
+            ("[[grid]]", "[limits]\nworkers = 0\n[[grid]]"),
+            "limits.workers is 0: it must be a whole number of 1",
+        ),
+        (
+            ("[[grid]]", "[limits]\nrun_s = '1h'\n[[grid]]"),
+            "limits.run_s is '1h': it must be a number of seconds",
+        ),
         (("[[grid]]", "limits = 3\n[[grid]]"), "limits is 3: it must be a table"),
-        (("[[grid]]", "[available]\nhq = []\n[[grid]]"), r"available.hq is \[\]: it must be a positive number"),
+        (
+            ("[[grid]]", "[available]\nhq = []\n[[grid]]"),
+            r"available.hq is \[\]: it must be a positive number",
+        ),
         (("[[grid]]", "notes = 1\n[[grid]]"), "study.toml: notes is unknown; there are corpus"),
         (("[[grid]]", "[[grid]"), "is no TOML"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named_by_its_path(tmp_path, change, message):
     with pytest.raises(StudyError, match=message):
-        read_study(study(tmp_path, GOOD.replace(*change, 1)))
+        read_study(study(tmp_path, GOOD.replace(change[0], change[1], 1)))
 
 
 def test_a_folder_without_a_file_is_no_study(tmp_path, capsys):
@@ -110,7 +125,10 @@ def test_a_study_has_one_runner(tmp_path):
     assert holder(tmp_path) is None
     with hold(tmp_path):
         assert holder(tmp_path) == f"process {os.getpid()} on {os.uname().nodename}"
-        with pytest.raises(StudyError, match=f"is being run by another process .process {os.getpid()} on"), hold(tmp_path):
+        with (
+            pytest.raises(StudyError, match=f"is being run by another process .process {os.getpid()} on"),
+            hold(tmp_path),
+        ):
             pass
     assert holder(tmp_path) is None
     with hold(tmp_path):
@@ -135,7 +153,9 @@ def test_a_run_that_two_grids_ask_for_is_planned_once_and_errors_name_the_grid(s
     )
     spec = read_study(study(tmp_path / "a", text))
     assert len(spec.plan(open_corpus(spec.corpus))) == 1
-    wrong = read_study(study(tmp_path / "b", text + "[[grid]]\n" + text.split("[[grid]]\n")[1].replace("prose", "web")))
+    wrong = read_study(
+        study(tmp_path / "b", text + "[[grid]]\n" + text.split("[[grid]]\n")[1].replace("prose", "web"))
+    )
     with pytest.raises(StudyError, match=r"grid\[2\]: weights.web: the corpus has no source 'web'; it has"):
         wrong.plan(open_corpus(wrong.corpus))
 
@@ -305,7 +325,7 @@ def test_the_setting_may_not_change_after_runs_were_trained(finished, tmp_path):
     text = (finished / "study.toml").read_text()
     try:
         (finished / "study.toml").write_text(text.replace("batch_rows = 8", "batch_rows = 4"))
-        with pytest.raises(StudyError, match="recipe changed since 2 runs of .* were trained"):
+        with pytest.raises(StudyError, match=r"recipe changed since 2 runs of .* were trained"):
             run_study(finished)
     finally:
         (finished / "study.toml").write_text(text)

@@ -30,7 +30,14 @@ pytestmark = pytest.mark.usefixtures("torchtitan")
 WORKER = [sys.executable, "-m", "lawkit.backends.torchtitan.worker"]
 HERE = Path(__file__).parent
 TINY = {"dim": 16, "n_layers": 1, "n_heads": 1}
-RECIPE = {"seq_len": 32, "batch_rows": 8, "eval_rows": 16, "eval_at": [0.5], "log_every": 1, "checkpoint_every": 10}
+RECIPE = {
+    "seq_len": 32,
+    "batch_rows": 8,
+    "eval_rows": 16,
+    "eval_at": [0.5],
+    "log_every": 1,
+    "checkpoint_every": 10,
+}
 
 
 def specify(corpus: Path, folder: Path, *, n_tokens: float = 40 * 256, **changes) -> Path:
@@ -106,7 +113,18 @@ def test_rows_do_not_depend_on_ranks_or_accumulation(facts):
 
 def test_losses_are_those_of_a_bare_loop(small_corpus):
     script = HERE / "benchmarks" / "bench_torchtitan.py"
-    command = [sys.executable, str(script), str(small_corpus), "--size", "27k", "--steps", "12", "--rows", "2", "--json"]
+    command = [
+        sys.executable,
+        str(script),
+        str(small_corpus),
+        "--size",
+        "27k",
+        "--steps",
+        "12",
+        "--rows",
+        "2",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     losses = json.loads(done.stdout.splitlines()[-1])["losses"]
@@ -143,7 +161,9 @@ def test_a_run_records_what_it_did(undisturbed, small_corpus):
 def test_kill_at_any_step_and_resume_changes_no_bit(undisturbed, small_corpus, tmp_path):
     folder = specify(small_corpus, tmp_path / "run")
     for step in (5, 23):
-        process = subprocess.Popen([*WORKER, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*WORKER, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         wait_for(lambda step=step: reached(folder, step))
         process.kill()
         process.wait()
@@ -200,9 +220,7 @@ def test_torchtitans_own_command_line_finds_a_run(small_corpus, tmp_path, undist
 
 def test_specifications_become_a_runs_table(small_corpus, tmp_path):
     shape = find_size("27k")
-    world = Torchtitan(
-        small_corpus, tmp_path, workers=1, recipe={**RECIPE, "batch_rows": 2, "eval_at": []}
-    )
+    world = Torchtitan(small_corpus, tmp_path, workers=1, recipe={**RECIPE, "batch_rows": 2, "eval_at": []})
     asked = [
         RunSpec(n_params=27e3, n_tokens=640, weights={"prose": 1.0}, seed=3),
         RunSpec(n_params=27e3, n_tokens=640, weights={"prose": 1.0}, seed=3),

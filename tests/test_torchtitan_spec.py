@@ -2,11 +2,19 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lawkit.backends.torchtitan.ladder import LAPTOP, LLAMA3_VOCABULARY, PUBLISHED, SIZES, find_size, size_from
+from lawkit.backends.torchtitan.ladder import (
+    LAPTOP,
+    LLAMA3_VOCABULARY,
+    PUBLISHED,
+    SIZES,
+    find_size,
+    size_from,
+)
 from lawkit.backends.torchtitan.recipe import default_lr, recipe_for
 from lawkit.backends.torchtitan.spec import TrainingSpec, check_corpus, plan, read_spec, write_spec
 from lawkit.cli._types import parse_size
@@ -15,12 +23,10 @@ from lawkit.errors import BackendError
 TOKENS = {"web": 100_000, "hq": 20_000}
 
 
-def corpus(**changes):
+def corpus(**changes) -> Any:
     """What `plan` asks of a corpus; the tests that train have real ones."""
     values = {"sources": ("web", "hq"), "vocab_size": 300, "digest": "a" * 64, **changes}
-    return SimpleNamespace(
-        n_tokens=lambda name: TOKENS[name], n_heldout_tokens=lambda name: 5_000, **values
-    )
+    return SimpleNamespace(n_tokens=lambda name: TOKENS[name], n_heldout_tokens=lambda name: 5_000, **values)
 
 
 def planned(**changes) -> TrainingSpec:
@@ -143,7 +149,10 @@ def test_identity_changes_with_what_decides_the_result_alone():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"weights": {"web": 0.5, "wiki": 0.5}}, "weights.wiki: the corpus has no source 'wiki'; it has web, hq"),
+        (
+            {"weights": {"web": 0.5, "wiki": 0.5}},
+            "weights.wiki: the corpus has no source 'wiki'; it has web, hq",
+        ),
         ({"weights": {"web": 0.5, "hq": 0.4}}, "sum to 0.9: they must sum to 1"),
         ({"weights": {"web": 1.5, "hq": -0.5}}, "weights.web is 1.5"),
         ({"n_tokens": float("nan")}, "n_tokens is nan"),
@@ -152,7 +161,10 @@ def test_identity_changes_with_what_decides_the_result_alone():
         ({"available": {"wiki": 5}}, "available.wiki: the corpus has no source"),
         ({"available": {"hq": 100}}, "source 'hq' has 100 tokens, fewer than one row of 256"),
         ({"recipe": {"local_rows": 3}}, "local_rows is 3, which does not divide recipe.batch_rows 16"),
-        ({"recipe": {"seq_len": 6_000}}, "held-out text of 'web' has 5,000 tokens, fewer than one row of 6,000"),
+        (
+            {"recipe": {"seq_len": 6_000}},
+            "held-out text of 'web' has 5,000 tokens, fewer than one row of 6,000",
+        ),
         ({"recipe": {"seq_len": 30_000}}, "source 'hq' has 20,000 tokens, fewer than one row"),
     ],
 )

@@ -91,4 +91,8 @@ def rows(corpus_folder: str, folder: str) -> dict:
 
 if __name__ == "__main__":
     corpus_folder, folder = sys.argv[1:]
-    print(json.dumps({"device": DEVICE, "counts": counts(), "flops": flops(), "rows": rows(corpus_folder, folder)}))
+    print(
+        json.dumps(
+            {"device": DEVICE, "counts": counts(), "flops": flops(), "rows": rows(corpus_folder, folder)}
+        )
+    )

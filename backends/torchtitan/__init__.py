@@ -1,8 +1,8 @@
 """Proxy runs trained by torchtitan, on a laptop's CPU or, by torchrun, on the GPUs of a cluster.
 
-The trainer, the sharding, the optimizer and the checkpoints are torchtitan's own; the sizes, the mixtures of tokens, the
-evaluation and the records are added through its extension points. Each run is a process of its own, so that this one
-never imports torch.
+The trainer, the sharding, the optimizer and the checkpoints are torchtitan's own; the sizes, the
+mixtures of tokens, the evaluation and the records are added through its extension points. Each run
+is a process of its own, so that this one never imports torch.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lawkit.backends._backend import RunSpec
-from lawkit.backends.torchtitan.launch import Outcome, Pool, slots
 from lawkit.backends.torchtitan.ladder import SIZES, Size, find_size
+from lawkit.backends.torchtitan.launch import Outcome, Pool, slots
 from lawkit.backends.torchtitan.recipe import Recipe, recipe_for
 from lawkit.backends.torchtitan.spec import TrainingSpec, plan, write_spec
 from lawkit.errors import BackendError
@@ -89,7 +89,9 @@ class Torchtitan:
                     pool.start(self.folder / run_id)
                 for result in pool.ended():
                     if result.done is None:
-                        raise BackendError(f"run {result.folder.name} failed ({result.reason}): {result.message}")
+                        raise BackendError(
+                            f"run {result.folder.name} failed ({result.reason}): {result.message}"
+                        )
                     ended[result.folder.name] = result
                 time.sleep(0.05)
         return table(planned, [ended[spec.run_id] for spec in planned])
@@ -111,7 +113,9 @@ def table(specs: Sequence[TrainingSpec], outcomes: Sequence[Outcome]) -> Runs:
         domains=domains,
         n_params=np.array([s.size.n_params for s, _, _ in rows], float),
         n_tokens=np.array([e["n_tokens"] for _, _, e in rows], float),
-        weights=np.array([[s.weights.get(k, 0.0) for k in sources] for s, _, _ in rows]).reshape(len(rows), len(sources)),
+        weights=np.array([[s.weights.get(k, 0.0) for k in sources] for s, _, _ in rows]).reshape(
+            len(rows), len(sources)
+        ),
         losses=losses("loss").reshape(len(rows), len(domains)),
         losses_se=losses("se").reshape(len(rows), len(domains)),
         unique=np.array(

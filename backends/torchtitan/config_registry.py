@@ -1,7 +1,7 @@
 """A run as torchtitan's own command line finds it.
 
-``LAWKIT_RUN=folder torchrun ... -m torchtitan.train --module lawkit.backends.torchtitan --config run`` trains the run that
-is specified in the folder, and takes torchtitan's own options after it.
+``LAWKIT_RUN=folder torchrun ... -m torchtitan.train --module lawkit.backends.torchtitan --config run``
+trains the run that is specified in the folder, and takes torchtitan's own options after it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ import torch.distributed.distributed_c10d as c10d
 
 def prepare() -> str:
     """Make torchtitan run on this machine's device, and return its type, such as ``cuda`` or ``cpu``."""
-    if not hasattr(torch.distributed, "set_timeout"):  # torch before 2.14, which torchtitan 0.3 nearly runs on
+    if not hasattr(
+        torch.distributed, "set_timeout"
+    ):  # torch before 2.14, which torchtitan 0.3 nearly runs on
         torch.distributed.set_timeout = c10d._set_pg_timeout  # pyright: ignore
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is not None:
@@ -46,9 +48,8 @@ def join(device: str) -> None:
         return
     os.environ.setdefault("LOCAL_RANK", "0")
     backend = torch.distributed.Backend.default_device_backend_map.get(device, "gloo")
-    torch.distributed.init_process_group(
-        backend, store=torch.distributed.HashStore(), rank=0, world_size=1
-    )
+    store = torch.distributed.HashStore()  # pyright: ignore
+    torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 def _cpu_module() -> ModuleType:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.components.validate import BaseValidator, ValidationContext, Validator
 from torchtitan.distributed import ParallelDims
@@ -92,7 +91,7 @@ class DomainValidator(BaseValidator):
             batch = torch.from_numpy(rows.astype(np.int64)).to(utils.device_type)
             with self._context():
                 logits = model(batch[:, :-1].contiguous())
-                each = F.cross_entropy(
+                each = nn.functional.cross_entropy(
                     logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
                 )
             inside = torch.from_numpy(mine[mine < count]).to(utils.device_type)
@@ -104,4 +103,10 @@ class DomainValidator(BaseValidator):
         if count > 1:
             se = float(losses.std(ddof=1) / count**0.5)
         per_byte = n_tokens / self.corpus.heldout_bytes(name)
-        return {"loss": mean, "se": se, "per_byte": mean * per_byte, "per_byte_se": se * per_byte, "rows": count}
+        return {
+            "loss": mean,
+            "se": se,
+            "per_byte": mean * per_byte,
+            "per_byte_se": se * per_byte,
+            "rows": count,
+        }

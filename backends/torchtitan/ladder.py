@@ -47,7 +47,9 @@ class Size:
         for field in ("dim", "n_layers", "n_heads", "hidden"):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BackendError(f"{field} of size {self.name!r} is {value!r}: give a whole number of 1 or more")
+                raise BackendError(
+                    f"{field} of size {self.name!r} is {value!r}: give a whole number of 1 or more"
+                )
         if self.dim % (2 * self.n_heads):
             raise BackendError(
                 f"size {self.name!r}: dim {self.dim} over {self.n_heads} heads is no even number, which rotary "
@@ -130,7 +132,9 @@ def find_size(asked: str | float) -> Size:
                 return size
         close = difflib.get_close_matches(asked, [size.name for size in SIZES], n=1, cutoff=0.4)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise BackendError(f"no size {asked!r}; there are, with their non-embedding parameters: {named}.{hint}")
+        raise BackendError(
+            f"no size {asked!r}; there are, with their non-embedding parameters: {named}.{hint}"
+        )
     nearest = min(SIZES, key=lambda size: abs(size.n_params / asked - 1) if asked > 0 else size.n_params)
     if not asked > 0 or abs(nearest.n_params / asked - 1) > TOLERANCE:
         raise BackendError(

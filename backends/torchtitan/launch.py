@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -64,11 +65,15 @@ def outcome(folder: str | Path, status: int | None = None) -> Outcome | None:
         return None
     failed = records.last("failed")
     if failed and status > 0:
-        return Outcome(folder=Path(folder), reason=failed["reason"], message=failed["message"], step=failed["step"])
+        return Outcome(
+            folder=Path(folder), reason=failed["reason"], message=failed["message"], step=failed["step"]
+        )
     last = records.last("train") or {}
     if status < 0:
         name = signal.Signals(-status).name
-        message = f"the worker was killed by {name}" + (", perhaps for want of memory" if status == -9 else "")
+        message = f"the worker was killed by {name}" + (
+            ", perhaps for want of memory" if status == -9 else ""
+        )
         return Outcome(folder=Path(folder), reason="killed", message=message, step=last.get("step", 0))
     message = f"the worker ended with status {status}: {_last_line(Path(folder) / LOG)}"
     return Outcome(folder=Path(folder), reason="error", message=message, step=last.get("step", 0))
@@ -93,7 +98,7 @@ def slots(ranks: int = 1, workers: int | None = None) -> list[str | None]:
         groups = [gpus[i : i + ranks] for i in range(0, len(gpus) - ranks + 1, ranks)]
         if not groups:
             raise BackendError(f"{ranks} ranks are asked for, and this machine has {len(gpus)} GPUs")
-        return [",".join(group) for group in groups][:workers]
+        return list[str | None](",".join(group) for group in groups)[:workers]
     if workers is None:
         workers = max(1, min(_cores() // ranks, int(_free_memory() / (_WORKER_BYTES * ranks))))
     return [None] * workers
@@ -255,10 +260,8 @@ class Pool:
     @staticmethod
     def _kill(job: _Job) -> None:
         # The whole session: ranks and all that they started.
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(job.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         job.process.wait()
 
 

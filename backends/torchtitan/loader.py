@@ -61,9 +61,7 @@ class MixtureLoader(BaseDataLoader):
             source, start, before = self.mixture.take(self.row, before, block)
             for first in range(0, block, together):
                 mine = slice(first + self._rank, first + together, self._ranks)
-                rows = np.stack(
-                    [self._read(k, at) for k, at in zip(source[mine], start[mine], strict=True)]
-                )
+                rows = np.stack([self._read(k, at) for k, at in zip(source[mine], start[mine], strict=True)])
                 # Counted before it is handed out: a checkpoint is written between two batches.
                 self.row += together
                 tokens = torch.from_numpy(rows)

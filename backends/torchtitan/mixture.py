@@ -121,7 +121,13 @@ class Mixture:
     """
 
     def __init__(
-        self, names: Sequence[str], weights: Sequence[float], n_tokens: Sequence[int], *, seq_len: int, seed: int
+        self,
+        names: Sequence[str],
+        weights: Sequence[float],
+        n_tokens: Sequence[int],
+        *,
+        seq_len: int,
+        seed: int,
     ) -> None:
         self.names = tuple(names)
         self.seq_len = seq_len

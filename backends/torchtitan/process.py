@@ -67,7 +67,9 @@ def alone(folder: Path, patience: float = 10.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > end:
-                    raise BackendError(f"{folder}: another process trains this run: wait for it or stop it") from None
+                    raise BackendError(
+                        f"{folder}: another process trains this run: wait for it or stop it"
+                    ) from None
                 time.sleep(0.05)
         yield
     finally:

@@ -203,7 +203,9 @@ def read_spec(folder: str | Path) -> TrainingSpec:
     except FileNotFoundError:
         raise BackendError(f"{folder} is no folder of a run: it has no {SPEC}") from None
     except ValueError as error:
-        raise BackendError(f"{path} is no JSON ({error}): remove the folder and run the study again") from None
+        raise BackendError(
+            f"{path} is no JSON ({error}): remove the folder and run the study again"
+        ) from None
     return TrainingSpec.from_dict(value)
 
 

@@ -115,9 +115,7 @@ def _train(folder: Path, *, seed: bool) -> None:
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
-def _summary(
-    spec: TrainingSpec, corpus: Any, records: Records, spent: dict[str, float]
-) -> dict[str, Any]:
+def _summary(spec: TrainingSpec, corpus: Any, records: Records, spent: dict[str, float]) -> dict[str, Any]:
     """What a finished run cost and saw; time counts every process up to the checkpoint the next one took up."""
     mixture = spec.mixture(corpus)
     rows = mixture.counts(spec.steps * spec.recipe.batch_rows)
@@ -160,9 +158,8 @@ def _write_initial_weights(folder: Path) -> None:
 
 
 _LAUNCHER = frozenset(
-    "RANK LOCAL_RANK GROUP_RANK ROLE_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_WORLD_SIZE ROLE_WORLD_SIZE ROLE_NAME "
-    "MASTER_ADDR MASTER_PORT".split()
-)
+    f"{where}{what}" for where in ("", "LOCAL_", "GROUP_", "ROLE_") for what in ("RANK", "WORLD_SIZE", "NAME")
+) | {"MASTER_ADDR", "MASTER_PORT"}
 
 
 def _under_torchrun(folder: Path, ranks: int) -> int:
@@ -176,7 +173,9 @@ def _under_torchrun(folder: Path, ranks: int) -> int:
     except ChildFailedError as error:
         records = Records(folder)
         if not records.last("failed"):
-            records.add("failed", reason="error", message=f"a rank failed: {error.get_first_failure()[1].message}")
+            records.add(
+                "failed", reason="error", message=f"a rank failed: {error.get_first_failure()[1].message}"
+            )
         return 1
     return 0
 
@@ -219,7 +218,9 @@ def _cause(error: BaseException) -> BaseException:
         beneath = [e for e in (one.__cause__, one.__context__, *wrapped) if e is not None and e not in seen]
         seen.extend(beneath)
     for one in seen[::-1]:
-        if isinstance(one, (LawkitError, MemoryError)) or (isinstance(one, OSError) and one.errno is not None):
+        if isinstance(one, (LawkitError, MemoryError)) or (
+            isinstance(one, OSError) and one.errno is not None
+        ):
             return one
     return next((e for e in seen if isinstance(e, RuntimeError)), error)
 

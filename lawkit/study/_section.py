@@ -58,7 +58,9 @@ class Section:
     def seconds(self, key: str, default: Any = _MISSING) -> Any:
         """A time above 0, in seconds."""
         value = self.take(key, default)
-        if value is not default and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
+        if value is not default and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0
+        ):
             raise self.fail(key, value, "it must be a number of seconds above 0")
         return value
 
@@ -74,6 +76,7 @@ class Section:
         """A size such as "1M" or 2e6."""
         return self._size(key, self.take(key))
 
+    @property
     def keys(self) -> list[str]:
         """What has not been taken yet."""
         return list(self._left)

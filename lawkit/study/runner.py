@@ -115,9 +115,7 @@ def run_study(
     )
 
 
-def _train(
-    folder: Path, spec: StudySpec, store: Store, workers: int | None, watcher: Watcher | None
-) -> int:
+def _train(folder: Path, spec: StudySpec, store: Store, workers: int | None, watcher: Watcher | None) -> int:
     from lawkit.backends.torchtitan.launch import LOG, Pool, outcome, slots
     from lawkit.backends.torchtitan.spec import write_spec
 

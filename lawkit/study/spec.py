@@ -86,7 +86,8 @@ class SpaceFilling:
         # What rounding takes or adds goes to the largest weight.
         rounded[range(self.n), rounded.argmax(1)] += 1 - rounded.sum(1)
         return tuple(
-            {name: round(float(w), 4) for name, w in zip(sources, row, strict=True) if w > 0} for row in rounded
+            {name: round(float(w), 4) for name, w in zip(sources, row, strict=True) if w > 0}
+            for row in rounded
         )
 
 
@@ -159,7 +160,7 @@ def read_study(folder: str | Path) -> StudySpec:
     corpus = path.parent / Path(top.text("corpus")).expanduser()
     limits = _limits(Section(top.take("limits", {}), "limits", str(path)))
     available = Section(top.take("available", {}), "available", str(path))
-    tokens = {name: int(available.size(name)) for name in available.keys()}
+    tokens = {name: int(available.size(name)) for name in available.keys}
     recipe = _recipe(top)
     grids = top.take("grid", [])
     if not isinstance(grids, list) or not grids:
@@ -219,9 +220,11 @@ def _mixtures(section: Section) -> tuple[Mapping[str, float], ...] | SpaceFillin
         inner = Section(value, section.at("mixtures"), section.file)
         bounds = Section(inner.take("bounds", {}), inner.at("bounds"), section.file)
         limits = {}
-        for name in bounds.keys():
+        for name in bounds.keys:
             pair = bounds.take(name)
-            good = isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair)
+            good = (
+                isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair)
+            )
             if not good or not 0 <= pair[0] <= pair[1] <= 1:
                 raise bounds.fail(name, pair, "it must be a lower and an upper limit, such as [0, 0.5]")
             limits[name] = (float(pair[0]), float(pair[1]))
@@ -230,7 +233,9 @@ def _mixtures(section: Section) -> tuple[Mapping[str, float], ...] | SpaceFillin
         return filling
     if not isinstance(value, list) or not value:
         raise section.fail(
-            "mixtures", value, "it must be a list of mixtures such as [{web = 0.5, hq = 0.5}], or {n = 12, seed = 0}"
+            "mixtures",
+            value,
+            "it must be a list of mixtures such as [{web = 0.5, hq = 0.5}], or {n = 12, seed = 0}",
         )
     for i, mixture in enumerate(value):
         where = f"mixtures[{i}]"
@@ -240,7 +245,9 @@ def _mixtures(section: Section) -> tuple[Mapping[str, float], ...] | SpaceFillin
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
                 raise section.fail(f"{where}.{name}", weight, "it must be a number from 0 to 1")
         if abs(sum(mixture.values()) - 1) > 1e-3:
-            raise section.fail(where, dict(mixture), f"its weights sum to {sum(mixture.values()):.6g}, not to 1")
+            raise section.fail(
+                where, dict(mixture), f"its weights sum to {sum(mixture.values()):.6g}, not to 1"
+            )
     return tuple(value)
 
 

@@ -100,7 +100,9 @@ class Store:
                         self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version={_VERSION}")
         if version not in (0, _VERSION):
-            raise StudyError(f"{self.path} was written by another version of lawkit: use that one, or a new folder")
+            raise StudyError(
+                f"{self.path} was written by another version of lawkit: use that one, or a new folder"
+            )
 
     def close(self) -> None:
         """Close the file."""
@@ -129,8 +131,8 @@ class Store:
                 (finished,) = self._db.execute("SELECT count(*) FROM runs WHERE state = 'done'").fetchone()
                 if finished:
                     raise StudyError(
-                        f"{', '.join(changed)} changed since {finished} runs of {self.folder} were trained, which could "
-                        "not be compared with new ones: change it back, or start a study in a new folder"
+                        f"{', '.join(changed)} changed since {finished} runs of {self.folder} were trained, which "
+                        "could not be compared with new ones: change it back, or start a study in a new folder"
                     )
                 self._db.execute("DELETE FROM failures")
                 self._db.execute("DELETE FROM runs")
@@ -141,7 +143,9 @@ class Store:
         for any more are taken out."""
         with self._errors(), self._change():
             wanted = {spec.run_id for spec in specs}
-            waiting = self._db.execute("SELECT run_id FROM runs WHERE origin = ? AND state = 'proposed'", (origin,))
+            waiting = self._db.execute(
+                "SELECT run_id FROM runs WHERE origin = ? AND state = 'proposed'", (origin,)
+            )
             for (run_id,) in waiting.fetchall():
                 if run_id not in wanted:
                     self._db.execute("DELETE FROM failures WHERE run_id = ?", (run_id,))
@@ -173,7 +177,9 @@ class Store:
         """Names of the runs in these states, in the order in which they were proposed."""
         marks = ", ".join("?" * len(states))
         with self._errors():
-            found = self._db.execute(f"SELECT run_id FROM runs WHERE state IN ({marks}) ORDER BY rowid", states)
+            found = self._db.execute(
+                f"SELECT run_id FROM runs WHERE state IN ({marks}) ORDER BY rowid", states
+            )
             return [run_id for (run_id,) in found]
 
     def again(self, run_ids: Sequence[str]) -> None:
@@ -207,8 +213,8 @@ class Store:
         result = json.dumps({"done": done, "evals": list(outcome.evals)})
         with self._errors(), self._change():
             self._db.execute(
-                "UPDATE runs SET state = 'done', ended_at = ?, wall_s = ?, cpu_s = ?, step = ?, result = ?, pid = NULL, "
-                "reason = NULL, message = NULL WHERE run_id = ? AND state != 'done'",
+                "UPDATE runs SET state = 'done', ended_at = ?, wall_s = ?, cpu_s = ?, step = ?, result = ?, "
+                "pid = NULL, reason = NULL, message = NULL WHERE run_id = ? AND state != 'done'",
                 (time.time(), done.get("wall_s"), done.get("cpu_s"), outcome.step, result, run_id),
             )
 
@@ -227,7 +233,14 @@ class Store:
             self._db.execute(
                 "UPDATE runs SET state = ?, ended_at = ?, reason = ?, message = ?, step = ?, pid = NULL "
                 "WHERE run_id = ?",
-                ("proposed" if again else "failed", now, outcome.reason, outcome.message, outcome.step, run_id),
+                (
+                    "proposed" if again else "failed",
+                    now,
+                    outcome.reason,
+                    outcome.message,
+                    outcome.step,
+                    run_id,
+                ),
             )
         return again
 
@@ -255,9 +268,7 @@ class Store:
         for run_id, spec, result in found:
             value = json.loads(result)
             specs.append(TrainingSpec.from_dict(json.loads(spec)))
-            outcomes.append(
-                Outcome(folder=Path(run_id), done=value["done"], evals=tuple(value["evals"]))
-            )
+            outcomes.append(Outcome(folder=Path(run_id), done=value["done"], evals=tuple(value["evals"])))
         return table(specs, outcomes)
 
     @contextmanager

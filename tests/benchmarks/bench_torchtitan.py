@@ -1,7 +1,7 @@
 """torchtitan's trainer beside a bare PyTorch loop over the same rows: the same losses, and what it costs.
 
-``python tests/benchmarks/bench_torchtitan.py CORPUS [--size 800k] [--steps 60] [--rows 16]``. Both models take turns, step by
-step, in one process, so that a busy machine slows both alike. The figures are seconds of this process's processor time.
+``python tests/benchmarks/bench_torchtitan.py CORPUS [--size 800k] [--steps 60] [--rows 16]``. Both models take turns,
+step by step, in one process, so that a busy machine slows both alike. The figures are processor time of this process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ class Bare:
         self.schedule = config.lr_scheduler.build(optimizers=[self.optimizer], training_steps=spec.steps)
         self.rows = iter(
             config.dataloader.build(
-                dp_world_size=1, dp_rank=0, tokenizer=None, seq_len=recipe.seq_len, local_batch_size=recipe.batch_rows
+                dp_world_size=1,
+                dp_rank=0,
+                tokenizer=None,
+                seq_len=recipe.seq_len,
+                local_batch_size=recipe.batch_rows,
             )
         )
         self.clip = recipe.clip
@@ -109,14 +113,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = compare(options.corpus, str(Path(folder)), size=options.size, steps=options.steps, rows=options.rows)
+        found = compare(
+            options.corpus, str(Path(folder)), size=options.size, steps=options.steps, rows=options.rows
+        )
     if options.json:
         print(json.dumps(found))
         return
     apart = max(abs(a - b) for a, b in zip(*found["losses"].values(), strict=True))
     means = {name: statistics.mean(values) for name, values in found["seconds"].items()}
     medians = {name: statistics.median(values) for name, values in found["seconds"].items()}
-    print(f"{options.size}, {options.rows * 256:,} tokens a step, {options.steps} steps: largest difference {apart:.1e}")
+    print(
+        f"{options.size}, {options.rows * 256:,} tokens a step, {options.steps} steps: losses within {apart:.1e}"
+    )
     for name in means:
         print(f"  {name:10} {1e3 * means[name]:7.1f} ms mean, {1e3 * medians[name]:7.1f} ms median a step")
     print(f"  ratio      {means['torchtitan'] / means['bare']:.3f} of means, "
