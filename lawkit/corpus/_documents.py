@@ -26,6 +26,17 @@ class Document(NamedTuple):
     text: str
 
 
+class _Place(NamedTuple):
+    """Where in a file; spelt out only for a message."""
+
+    path: Path
+    unit: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.unit} {self.number}"
+
+
 def documents(files: Sequence[SourceFile], options: Options) -> Iterator[Document]:
     """Read the documents of a source, in the order of its files; those of white space alone are left out.
 
@@ -106,9 +117,9 @@ def _jsonl(file: SourceFile, options: Options) -> Iterator[Document]:
     for number, line in enumerate(_lines(file, options), 1):
         if line and not line.isspace():
             found = _decoded(line, offset, file.path, options)
-            text = _field(found.text.removeprefix("\ufeff"), f"{file.path}, line {number}", options)
+            text = _field(found.text.removeprefix("\ufeff"), _Place(file.path, "line", number), options)
             if text:
-                yield _encoded(text, f"{file.path}, line {number}", options)
+                yield _encoded(text, _Place(file.path, "line", number), options)
         offset += len(line) + 1
 
 
@@ -119,21 +130,21 @@ def _lines(file: SourceFile, options: Options) -> Iterator[bytes]:
         first, newline, others = block.partition(b"\n")
         begun.append(first)
         size += len(first)
-        _check_length(size, f"{file.path}, line {number}", options)
+        _check_length(size, _Place(file.path, "line", number), options)
         if newline:
             lines = [b"".join(begun), *others.split(b"\n")]
             begun = [lines.pop()]
             size = len(begun[0])
             for line in lines:
-                _check_length(len(line), f"{file.path}, line {number}", options)
+                _check_length(len(line), _Place(file.path, "line", number), options)
                 yield line
                 number += 1
-            _check_length(size, f"{file.path}, line {number}", options)
+            _check_length(size, _Place(file.path, "line", number), options)
     if size:
         yield b"".join(begun)
 
 
-def _check_length(n_bytes: int, where: str, options: Options) -> None:
+def _check_length(n_bytes: int, where: _Place, options: Options) -> None:
     if n_bytes > options.max_document_bytes:
         raise CorpusError(
             f"{where}: a document of more than {options.max_document_bytes:,} bytes, the most that is read at once. "
@@ -141,7 +152,7 @@ def _check_length(n_bytes: int, where: str, options: Options) -> None:
         )
 
 
-def _field(line: str, where: str, options: Options) -> str | None:
+def _field(line: str, where: _Place, options: Options) -> str | None:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -161,7 +172,7 @@ def _field(line: str, where: str, options: Options) -> str | None:
     return text
 
 
-def _no_column(where: str, what: str, name: str, known: list[str]) -> str:
+def _no_column(where: object, what: str, name: str, known: list[str]) -> str:
     from lawkit.io._patterns import did_you_mean
 
     listed = ", ".join(map(repr, known[:20])) + (", ..." if len(known) > 20 else "")
@@ -171,7 +182,7 @@ def _no_column(where: str, what: str, name: str, known: list[str]) -> str:
     )
 
 
-def _encoded(text: str, where: str, options: Options) -> Document:
+def _encoded(text: str, where: _Place, options: Options) -> Document:
     try:
         return Document(text.encode(), text)
     except UnicodeEncodeError as error:
@@ -193,7 +204,7 @@ def _parquet(file: SourceFile, options: Options) -> Iterator[Document]:
         with pq.ParquetFile(file.path, buffer_size=_BLOCK, pre_buffer=False) as table:
             schema = table.schema_arrow
             if options.text_column not in schema.names:
-                raise CorpusError(_no_column(str(file.path), "column", options.text_column, schema.names))
+                raise CorpusError(_no_column(file.path, "column", options.text_column, schema.names))
             kind: Any = schema.field(options.text_column).type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (
@@ -223,8 +234,8 @@ def _rows(table: Any, path: Path, options: Options) -> Iterator[Document]:
                 row += 1
                 value = text.as_py()
                 if value:
-                    document = _encoded(value, f"{path}, row {row}", options)
-                    _check_length(len(document.raw), f"{path}, row {row}", options)
+                    document = _encoded(value, _Place(path, "row", row), options)
+                    _check_length(len(document.raw), _Place(path, "row", row), options)
                     yield document
 
 
