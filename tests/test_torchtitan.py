@@ -342,7 +342,7 @@ def test_slots_follow_the_machine(monkeypatch):
     assert launch.slots() == [None, None]
     monkeypatch.setattr(launch, "_free_memory", lambda: 1e12)
     assert len(launch.slots()) == 8
-    assert len(launch.slots(2)) == 4
+    assert len(launch.slots(2)) == len(launch.slots(threads=2)) == 4
 
 
 def test_a_worker_that_says_nothing_is_told_by_its_log(tmp_path):

@@ -160,9 +160,10 @@ def test_identity_changes_with_what_decides_the_result_alone():
         ({"seed": -1}, "seed is -1"),
         ({"available": {"wiki": 5}}, "available.wiki: the corpus has no source"),
         ({"available": {"hq": 100}}, "source 'hq' has 100 tokens, fewer than one row of 256"),
+        ({"available": {"hq": 1_000}}, "'hq' has 1,000 tokens, 3 rows of 256, fewer than the 8 that each step takes"),
         ({"recipe": {"local_rows": 3}}, "local_rows is 3, which does not divide recipe.batch_rows 16"),
         (
-            {"recipe": {"seq_len": 6_000}},
+            {"recipe": {"seq_len": 6_000, "batch_rows": 2}},
             "held-out text of 'web' has 5,000 tokens, fewer than one row of 6,000",
         ),
         ({"recipe": {"seq_len": 30_000}}, "source 'hq' has 20,000 tokens, fewer than one row"),

@@ -36,8 +36,8 @@ class Torchtitan:
         Where the runs are kept, one folder each.
     recipe
         Fields that differ from each size's defaults.
-    workers, ranks, python
-        Runs at a time, processes a run, and the interpreter that has torch; see `launch`.
+    workers, ranks, threads, python
+        Runs at a time, processes a run, threads a process, and the interpreter that has torch; see `launch`.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Torchtitan:
         recipe: Mapping[str, Any] | None = None,
         workers: int | None = None,
         ranks: int = 1,
+        threads: int = 1,
         python: str | None = None,
     ) -> None:
         from lawkit.corpus import open_corpus
@@ -56,8 +57,8 @@ class Torchtitan:
         self._corpus = open_corpus(corpus)
         self.folder = Path(folder)
         self.recipe = dict(recipe or {})
-        self._pool = {"ranks": ranks, "python": python}
-        self._slots = slots(ranks, workers)
+        self._pool = {"ranks": ranks, "threads": threads, "python": python}
+        self._slots = slots(ranks, workers, threads)
 
     def run(self, specs: Sequence[RunSpec]) -> Runs:
         """Train the runs and return their table, one row a specification.

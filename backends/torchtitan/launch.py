@@ -87,11 +87,11 @@ def _last_line(log: Path) -> str:
     return lines[-1].strip()[:300] if lines else "it wrote nothing"
 
 
-def slots(ranks: int = 1, workers: int | None = None) -> list[str | None]:
+def slots(ranks: int = 1, workers: int | None = None, threads: int = 1) -> list[str | None]:
     """Where runs may be done at the same time on this machine: GPUs by their numbers, or None for a CPU.
 
-    As many as there are groups of `ranks` GPUs or, without GPUs, as processors and memory allow; `workers` asks for
-    another number.
+    As many as there are groups of `ranks` GPUs or, without GPUs, as processors (for `threads` a rank) and memory allow;
+    `workers` asks for another number.
     """
     gpus = _gpus()
     if gpus:
@@ -100,7 +100,7 @@ def slots(ranks: int = 1, workers: int | None = None) -> list[str | None]:
             raise BackendError(f"{ranks} ranks are asked for, and this machine has {len(gpus)} GPUs")
         return list[str | None](",".join(group) for group in groups)[:workers]
     if workers is None:
-        workers = max(1, min(_cores() // ranks, int(_free_memory() / (_WORKER_BYTES * ranks))))
+        workers = max(1, min(_cores() // (ranks * threads), int(_free_memory() / (_WORKER_BYTES * ranks))))
     return [None] * workers
 
 
@@ -149,6 +149,9 @@ class Pool:
         From `slots`.
     ranks
         Processes that train one run together.
+    threads
+        Processor threads of each process. Sums are taken in an order that depends on it, so that another number
+        changes losses in their last bits.
     python
         Interpreter of the workers, which has torch; ours if not given.
     silent_s
@@ -162,6 +165,7 @@ class Pool:
         where: Sequence[str | None],
         *,
         ranks: int = 1,
+        threads: int = 1,
         python: str | None = None,
         silent_s: float = 1800.0,
         run_s: float | None = None,
@@ -169,7 +173,7 @@ class Pool:
         self._free = list(where)
         self._ranks, self._python = ranks, python or sys.executable
         self._silent_s, self._run_s = silent_s, run_s
-        self._threads = max(1, _cores() // (ranks * len(self._free)))
+        self._threads = threads
         self._jobs: list[_Job] = []
 
     def __enter__(self) -> Pool:
@@ -197,8 +201,7 @@ class Pool:
             When the process cannot be started.
         """
         slot = self._free.pop(0)
-        environment = {**os.environ, PARENT: str(os.getpid())}
-        environment.setdefault("OMP_NUM_THREADS", str(self._threads if slot is None else 1))
+        environment = {**os.environ, PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(self._threads)}
         if slot is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot
         command = [self._python, "-m", _MODULE, str(folder)]

@@ -288,7 +288,15 @@ def check_corpus(spec: TrainingSpec, corpus: Corpus) -> None:
         )
     for name in spec.weights:
         _known(name, corpus.sources, "weights")
-    spec.mixture(corpus)
+    rows = spec.mixture(corpus)
+    for name, windows in zip(rows.names, rows.windows, strict=True):
+        share = spec.weights.get(name, 0.0) * spec.recipe.batch_rows
+        if windows < share:
+            raise BackendError(
+                f"source {name!r} has {spec.tokens_in(corpus, name):,} tokens, {windows} rows of {rows.seq_len:,}, "
+                f"fewer than the {share:.3g} that each step takes of it: add text to it, lower its weight, or shorten "
+                "recipe.seq_len or recipe.batch_rows"
+            )
     for name in corpus.sources:
         if corpus.n_heldout_tokens(name) <= spec.recipe.seq_len:
             raise BackendError(

@@ -90,14 +90,16 @@ def _train(folder: Path, *, seed: bool) -> None:
 
     from lawkit.backends.torchtitan.trainer import CHECKPOINTS, configuration
 
-    if ranks > 1 and _rank() == 0 and not (folder / CHECKPOINTS).exists():
+    if ranks > 1 and _rank() == 0 and not list(folder.glob(f"{CHECKPOINTS}/step-*/.metadata")):
         _write_initial_weights(folder)
     join(device)
     config = configuration(folder)
     if ranks == 1:
         # It waits two seconds for other ranks at its end.
         stock.time = SimpleNamespace(sleep=lambda _: None, perf_counter=time.perf_counter)  # pyright: ignore
-    config.checkpoint.create_seed_checkpoint = seed
+    if seed:
+        config.checkpoint.create_seed_checkpoint = True
+        config.metrics.enable_tensorboard = False
     trainer = config.build()
     try:
         if seed:

@@ -120,7 +120,7 @@ def _train(folder: Path, spec: StudySpec, store: Store, workers: int | None, wat
     from lawkit.backends.torchtitan.spec import write_spec
 
     limits = spec.limits
-    where = slots(limits.ranks, workers or limits.workers)
+    where = slots(limits.ranks, workers or limits.workers, limits.threads)
     waiting = store.in_state("proposed")
     costs = {row["run_id"]: row["flops"] for row in store.rows()}
     budget = sum(costs[run_id] for run_id in waiting)
@@ -145,7 +145,12 @@ def _train(folder: Path, spec: StudySpec, store: Store, workers: int | None, wat
             watcher.ended(run_id, result, again)
 
     with Pool(
-        where, ranks=limits.ranks, python=limits.python, silent_s=limits.silent_s, run_s=limits.run_s
+        where,
+        ranks=limits.ranks,
+        threads=limits.threads,
+        python=limits.python,
+        silent_s=limits.silent_s,
+        run_s=limits.run_s,
     ) as pool:
         while waiting or pool.running:
             while waiting and pool.free:

@@ -27,8 +27,9 @@ class Limits:
     ----------
     workers
         Runs at a time; None: as many as the machine takes.
-    ranks
-        Processes that train one run together.
+    ranks, threads
+        Processes that train one run together, and processor threads of each; the losses depend on both in their
+        last bits.
     retries
         How often a run that failed is tried again, where it was not the run's own fault.
     silent_s
@@ -41,6 +42,7 @@ class Limits:
 
     workers: int | None = None
     ranks: int = 1
+    threads: int = 1
     retries: int = 1
     silent_s: float = 1800.0
     run_s: float | None = None
@@ -175,6 +177,7 @@ def _limits(section: Section) -> Limits:
     limits = Limits(
         workers=section.whole("workers", None, least=1),
         ranks=section.whole("ranks", default.ranks, least=1),
+        threads=section.whole("threads", default.threads, least=1),
         retries=section.whole("retries", default.retries),
         silent_s=section.seconds("silent_s", default.silent_s),
         run_s=section.seconds("run_s", None),
