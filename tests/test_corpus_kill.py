@@ -1,4 +1,4 @@
-"""Builds that are killed, and builds at the same time."""
+"""Builds that are killed, builds at the same time, and their memory."""
 
 from __future__ import annotations
 
@@ -185,3 +185,32 @@ def test_builds_that_nobody_goes_on_with_are_cleaned(src, tmp_path):
     finally:
         os.close(handle)
     assert {path.name for path in tmp_path.iterdir()} == {recent.name, held.name, corpus.path.name}
+
+
+MEMORY = """
+import resource, sys
+from lawkit.corpus import _job, build
+_job._COMMIT = 1 << 20
+build({"a": sys.argv[1]}, sys.argv[2], vocab_size=400, sample_bytes=100_000, max_heldout_bytes=100_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    rng = random.Random(0)
+    paragraphs = [p for text in TEXTS for p in text.split("\n\n")]
+    most = []
+    for millions in (2, 16):
+        path, size = tmp_path / f"{millions}.jsonl", 0
+        with path.open("w", encoding="utf-8") as file:
+            while size < millions * 1_000_000:
+                size += file.write(json.dumps({"text": "\n\n".join(rng.choices(paragraphs, k=10))}) + "\n")
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(path), str(tmp_path / "out")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        most.append(int(done.stdout) / 1024)
+    assert most[1] - most[0] < 10, f"{most} MiB"

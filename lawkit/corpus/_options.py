@@ -109,7 +109,7 @@ def check_options(options: Options) -> None:
         raise CorpusError(
             f"holdout is {options.holdout!r}: a fraction of at least 0 and below 1, such as .02."
         )
-    if not 257 <= options.vocab_size <= 1 << 24:
+    if not 258 <= options.vocab_size <= 1 << 24:
         raise CorpusError(f"vocab_size is {options.vocab_size!r}: at least 258 (256 bytes, BOS and EOS).")
     if options.document_separator is not None and not options.document_separator:
         raise CorpusError(
@@ -142,7 +142,8 @@ def find_files(
     for name, patterns in sources.items():
         if not _NAME.fullmatch(name):
             raise CorpusError(
-                f"{name!r} cannot name a source: use letters, digits and _ . + - (not first), at most 100."
+                f"{name!r} cannot name a source, whose folder it becomes: use at most 100 letters, digits and _ . + -, "
+                "beginning with a letter, a digit or _."
             )
         listed = [patterns] if isinstance(patterns, (str, Path)) else list(patterns)
         paths: dict[Path, None] = {}
