@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from lawkit.backends.torchtitan.launch import Outcome
-from lawkit.backends.torchtitan.spec import TrainingSpec, plan
+from lawkit.backends.torchtitan.planning import plan
+from lawkit.backends.torchtitan.spec import TrainingSpec
 from lawkit.errors import StudyError
 from lawkit.runs import read_runs
 from lawkit.study import Store

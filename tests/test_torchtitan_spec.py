@@ -15,8 +15,9 @@ from lawkit.backends.torchtitan.ladder import (
     find_size,
     size_from,
 )
+from lawkit.backends.torchtitan.planning import check_corpus, plan
 from lawkit.backends.torchtitan.recipe import default_lr, recipe_for
-from lawkit.backends.torchtitan.spec import TrainingSpec, check_corpus, plan, read_spec, write_spec
+from lawkit.backends.torchtitan.spec import TrainingSpec, read_spec, write_spec
 from lawkit.cli._types import parse_size
 from lawkit.errors import BackendError
 
@@ -160,7 +161,10 @@ def test_identity_changes_with_what_decides_the_result_alone():
         ({"seed": -1}, "seed is -1"),
         ({"available": {"wiki": 5}}, "available.wiki: the corpus has no source"),
         ({"available": {"hq": 100}}, "source 'hq' has 100 tokens, fewer than one row of 256"),
-        ({"available": {"hq": 1_000}}, "'hq' has 1,000 tokens, 3 rows of 256, fewer than the 8 that each step takes"),
+        (
+            {"available": {"hq": 1_000}},
+            "'hq' has 1,000 tokens, 3 rows of 256, fewer than the 8 that each step takes",
+        ),
         ({"recipe": {"local_rows": 3}}, "local_rows is 3, which does not divide recipe.batch_rows 16"),
         (
             {"recipe": {"seq_len": 6_000, "batch_rows": 2}},

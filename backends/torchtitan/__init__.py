@@ -15,8 +15,9 @@ from typing import Any
 from lawkit.backends._backend import RunSpec
 from lawkit.backends.torchtitan.ladder import SIZES, Size, find_size
 from lawkit.backends.torchtitan.launch import Outcome, Pool, slots
+from lawkit.backends.torchtitan.planning import plan
 from lawkit.backends.torchtitan.recipe import Recipe, recipe_for
-from lawkit.backends.torchtitan.spec import TrainingSpec, plan, write_spec
+from lawkit.backends.torchtitan.spec import TrainingSpec, write_spec
 from lawkit.errors import BackendError
 from lawkit.runs import Runs
 

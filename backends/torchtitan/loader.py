@@ -11,7 +11,8 @@ import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
-from lawkit.backends.torchtitan.spec import check_corpus, read_spec
+from lawkit.backends.torchtitan.planning import check_corpus
+from lawkit.backends.torchtitan.spec import read_spec
 from lawkit.errors import BackendError
 
 #: Rows whose sources and places are computed at once.

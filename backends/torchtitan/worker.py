@@ -20,9 +20,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from lawkit.backends.torchtitan.planning import check_corpus
 from lawkit.backends.torchtitan.process import PARENT, alone, die_with_parent
 from lawkit.backends.torchtitan.records import Records
-from lawkit.backends.torchtitan.spec import TrainingSpec, check_corpus, read_spec
+from lawkit.backends.torchtitan.spec import TrainingSpec, read_spec
 from lawkit.errors import LawkitError
 
 _MODULE = "lawkit.backends.torchtitan.worker"

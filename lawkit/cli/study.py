@@ -14,6 +14,8 @@ from lawkit.cli import _output
 if TYPE_CHECKING:
     from lawkit.backends.torchtitan.launch import Outcome
 
+#: Seconds between two lines of progress where there is no terminal.
+_EVERY_S = 60.0
 _FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 
 
@@ -132,13 +134,13 @@ def status(folder: Path, as_json: bool) -> None:
 
 
 class _Screen:
-    """Tells on standard error how a study goes: a line that is rewritten on a terminal, and one a run elsewhere."""
+    """Tells on standard error how a study goes: always on a terminal, elsewhere once a minute and when a run ends."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
         self._total = self._left = 0
         self._first: tuple[float, float] | None = None
         self._status: Any = None
+        self._told = time.monotonic()
 
     def __enter__(self) -> _Screen:
         return self
@@ -169,8 +171,6 @@ class _Screen:
         from lawkit.backends.torchtitan.launch import progress
 
         now = time.monotonic()
-        if self._status is None:
-            return
         if self._first is None and share > 0:
             self._first = now, share
         parts = [f"{self._total - self._left} of {self._total} runs, {share:.0%} of the flops"]
@@ -184,4 +184,8 @@ class _Screen:
                     f"{home.name}: step {record['step']:,}, loss {record['loss']:.3f}, "
                     f"{record['tokens_per_s']:,.0f} tokens/s"
                 )
-        self._status.update("\n".join(parts))
+        if self._status is not None:
+            self._status.update("\n".join(parts))
+        elif now > self._told + _EVERY_S and len(parts) > 1:
+            self._told = now
+            _output.note("; ".join(parts))
