@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -356,16 +357,38 @@ def test_a_full_disk_loses_nothing(tmp_path):
     assert (folder / "a" / "train.bin").read_bytes() == (plain.path / "a" / "train.bin").read_bytes()
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting needs root")
-def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path):
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "lawkit-test", str(small)])
-    if mounted.returncode:
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of 2 MiB."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "lawkit-test", str(folder)]).returncode:
         pytest.skip("a tmpfs cannot be mounted here")
-    try:
-        (tmp_path / "a.txt").write_text(TEXT * 8, encoding="utf-8")
-        with pytest.raises(CorpusError, match=r"MB of tokens are still to be written and \d+ MB are free"):
-            build({"a": tmp_path / "a.txt"}, small, vocab_size=400)
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path, small_disk):
+    (tmp_path / "a.txt").write_text(TEXT * 12, encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"MB of tokens are still to be written and \d+ MB are free"):
+        build({"a": tmp_path / "a.txt"}, small_disk, vocab_size=400)
+
+
+def test_a_disk_that_fills_up_meanwhile_loses_nothing(tmp_path, small_disk):
+    (tmp_path / "a.txt").write_text(TEXT * 2, encoding="utf-8")
+    filler = small_disk / "filler"
+
+    def fill(progress):
+        if progress.stage == "encode" and not filler.exists():
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+
+    with pytest.raises(CorpusError, match=r"the disk is full.*goes on from there"):
+        build({"a": tmp_path / "a.txt"}, small_disk, vocab_size=400, progress=fill)
+    filler.unlink()
+    corpus = build({"a": tmp_path / "a.txt"}, small_disk, vocab_size=400)
+    assert [path.name for path in small_disk.iterdir()] == [corpus.path.name]
+    assert corpus.digest == build({"a": tmp_path / "a.txt"}, tmp_path / "plain", vocab_size=400).digest
