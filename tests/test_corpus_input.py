@@ -285,6 +285,8 @@ def test_a_tokenizer_without_an_end(tmp_path):
         build(sources, tmp_path / "out", tokenizer=tmp_path / "t.json", eos="end")
     corpus = build(sources, tmp_path / "out", tokenizer=tmp_path / "t.json", eos="stop", bos="go")
     assert (corpus.bos, corpus.eos) == (2, 1)
+    # It knows no word of the text.
+    assert any("does not give the text of 'a' back" in said for said in corpus.warnings)
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"eos_token": {"content": "stop"}, "bos_token": None}), encoding="utf-8"
     )

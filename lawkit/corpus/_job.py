@@ -67,7 +67,7 @@ class Job:
         self.dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
         self.begin, self.end = (np.array(m, self.dtype) for m in ([begin] if begin != end else [], [end]))
         self.encoder = Encoder(tokenizer, self.dtype)
-        self._check_space(scans)
+        self._check_space(self._try_encoder(scans, tokenizer), scans)
         near = NearDuplicates(raw for found in scans.values() for raw in found.heldout.values())
         manifest = {
             "format": FORMAT,
@@ -141,10 +141,11 @@ class Job:
             )
         return tokenizer
 
-    def _check_space(self, scans: dict[str, Scan]) -> None:
-        """Compare the encoder with the library, and what it will write with the space there is."""
+    def _try_encoder(self, scans: dict[str, Scan], tokenizer: Any) -> float:
+        """Compare the encoder with the library on some text of every source, and return tokens per byte."""
         n_bytes = n_tokens = 0
-        for found in scans.values():
+        lossy = []
+        for name, found in scans.items():
             sample, size = [], 0
             for raw in (*found.sample, *found.heldout.values()):
                 sample.append(raw[:_CHECKED].decode(errors="ignore"))
@@ -152,11 +153,23 @@ class Job:
                 if size >= _CHECKED:
                     break
             self.encoder.check(sample)
+            ids = [self.encoder(text) for text in sample]
             n_bytes += size
-            n_tokens += sum(len(self.encoder(text)) for text in sample)
+            n_tokens += sum(map(len, ids))
+            if any(tokenizer.decode(i.tolist()) != text for i, text in zip(ids, sample, strict=True)):
+                lossy.append(name)
+        if lossy:
+            self.warnings.append(
+                f"the tokenizer does not give the text of {', '.join(map(repr, lossy))} back from its tokens, so "
+                "losses per byte are of less than the text; a byte-level tokenizer loses nothing"
+            )
+        return n_tokens / max(n_bytes, 1)
+
+    def _check_space(self, tokens_per_byte: float, scans: dict[str, Scan]) -> None:
+        """Refuse a disk on which the tokens will not find room."""
         text = sum(found.n_bytes for found in scans.values())
         have = sum(p.stat().st_size for p in self.work.glob("*/*.bin"))
-        need = int(0.9 * text * n_tokens / n_bytes * self.dtype.itemsize) - have if n_bytes else 0
+        need = int(0.9 * text * tokens_per_byte * self.dtype.itemsize) - have
         free = shutil.disk_usage(self.work).free
         if need > free:
             raise CorpusError(
