@@ -292,6 +292,7 @@ def test_a_worker_that_is_killed_is_recorded_and_its_run_tried_again(finished, s
     os.kill(worker, signal.SIGKILL)
     _, told = process.communicate(timeout=300)
     assert process.returncode == 0
+    told = " ".join(told.split())
     assert "failed, to be tried again at step" in told
     assert "(killed): the worker was killed by SIGKILL" in told
     found = study_status(folder)
