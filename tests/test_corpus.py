@@ -97,6 +97,7 @@ def test_no_training_document_repeats_a_held_out_one_of_any_source(tmp_path):
     for name in ("a", "b"):
         assert not any(near.repeated([text.encode()])[0] for text in decoded(corpus, corpus.train(name)))
         assert corpus.manifest["sources"][name]["removed"]["near_duplicates"] >= 5
+    assert any("'a'" in said and "repeat held-out ones" in said for said in corpus.warnings)
 
 
 def test_copies_fall_on_one_side(tmp_path):

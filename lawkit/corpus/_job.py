@@ -123,6 +123,17 @@ class Job:
                 "documents (--document-separator) come closer"
             )
 
+    def _judge_removed(self, name: str, manifest: dict[str, Any]) -> None:
+        n, part = (
+            manifest["removed"]["near_duplicates"],
+            manifest["removed"]["near_duplicate_bytes"] / manifest["bytes"],
+        )
+        if part > 0.1:
+            self.warnings.append(
+                f"source {name!r}: {n} of {manifest['documents']} documents, {part:.0%} of the text, repeat held-out "
+                "ones and are left out of training: the source repeats itself, and a smaller --holdout leaves more of it"
+            )
+
     def _tokenizer(self, given: Path | None, scans: dict[str, Scan]) -> Any:
         path = self.work / TOKENIZER
         if not path.is_file():
@@ -198,6 +209,7 @@ class Job:
                     self._write_train(train, name, found, near, ticks)
                     manifests[name] = self._manifest(name, found, heldout, train)
                 _write_json(manifests[name], finished)
+            self._judge_removed(name, manifests[name])
             for journal in folder.glob(f"*{JOURNAL}"):
                 journal.unlink()
             done += found.n_bytes
