@@ -82,7 +82,7 @@ def test_counts_are_those_of_the_arrays(built):
     texts = decoded(built, heldout)
     assert built.heldout_bytes("topics") == sum(len(text.encode()) for text in texts)
     assert built.vocab_size == 600
-    assert built.warnings == []
+    assert not any("back from its tokens" in said for said in built.warnings)
     assert max(train.max(), heldout.max()) < 600
     with pytest.raises(ValueError, match="read-only"):
         train[0] = 0

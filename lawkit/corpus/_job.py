@@ -124,14 +124,12 @@ class Job:
             )
 
     def _judge_removed(self, name: str, manifest: dict[str, Any]) -> None:
-        n, part = (
-            manifest["removed"]["near_duplicates"],
-            manifest["removed"]["near_duplicate_bytes"] / manifest["bytes"],
-        )
+        n, n_bytes = (manifest["removed"][key] for key in ("near_duplicates", "near_duplicate_bytes"))
+        part = n_bytes / manifest["bytes"]
         if part > 0.1:
             self.warnings.append(
                 f"source {name!r}: {n} of {manifest['documents']} documents, {part:.0%} of the text, repeat held-out "
-                "ones and are left out of training: the source repeats itself, and a smaller --holdout leaves more of it"
+                "ones and are left out of training; the source repeats itself, a smaller --holdout leaves more of it"
             )
 
     def _tokenizer(self, given: Path | None, scans: dict[str, Scan]) -> Any:
