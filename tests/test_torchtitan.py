@@ -111,6 +111,10 @@ def test_rows_do_not_depend_on_ranks_or_accumulation(facts):
     assert facts["rows"] == {"same": [True, True, True], "resumed": True, "shifted": True}
 
 
+def test_the_cpu_shim_leaves_a_gpu_alone(facts):
+    assert facts["left_alone"]
+
+
 def test_losses_are_those_of_a_bare_loop(small_corpus):
     script = HERE / "benchmarks" / "bench_torchtitan.py"
     command = [

@@ -6,12 +6,26 @@ torch and torchtitan are kept out of the tests' own process, whose warnings are 
 import json
 import sys
 
+import torch
+import torchtitan.tools.utils as utils
+
 from lawkit.backends.torchtitan.device import join, prepare
 
+
+def left_alone_by_the_shim() -> bool:
+    """Whether nothing of torchtitan's device is changed where torch finds a GPU."""
+    here, before = torch.accelerator.current_accelerator, (utils.device_type, utils.device_module)
+    torch.accelerator.current_accelerator = lambda check_available=False: torch.device("cuda")
+    try:
+        return prepare() == "cuda" and (utils.device_type, utils.device_module) == before
+    finally:
+        torch.accelerator.current_accelerator = here
+
+
+LEFT_ALONE = left_alone_by_the_shim()
 DEVICE = prepare()
 join(DEVICE)
 
-import torch  # noqa: E402
 from torch.nn.attention import SDPBackend  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
@@ -91,8 +105,5 @@ def rows(corpus_folder: str, folder: str) -> dict:
 
 if __name__ == "__main__":
     corpus_folder, folder = sys.argv[1:]
-    print(
-        json.dumps(
-            {"device": DEVICE, "counts": counts(), "flops": flops(), "rows": rows(corpus_folder, folder)}
-        )
-    )
+    found = {"device": DEVICE, "left_alone": LEFT_ALONE, "counts": counts(), "flops": flops()}
+    print(json.dumps({**found, "rows": rows(corpus_folder, folder)}))

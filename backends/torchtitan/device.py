@@ -22,7 +22,7 @@ def prepare() -> str:
     ):  # torch before 2.14, which torchtitan 0.3 nearly runs on
         torch.distributed.set_timeout = c10d._set_pg_timeout  # pyright: ignore
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator is not None:
+    if accelerator is not None and accelerator.type != "mps":  # torchtitan does not train on a Mac's GPU
         return accelerator.type
     import torchtitan.tools.utils as utils
 
