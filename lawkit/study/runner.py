@@ -81,6 +81,7 @@ def run_study(
     StudyError
         When the file is wrong, another process runs the study, or the folder cannot be written.
     """
+    from lawkit.backends.torchtitan.spec import VERSION
     from lawkit.corpus import open_corpus
 
     folder = Path(folder)
@@ -95,7 +96,12 @@ def run_study(
             "limits.python"
         )
     with hold(folder), Store(folder) as store:
-        setting = {"corpus": corpus.digest, "recipe": dict(spec.recipe), "available": dict(spec.available)}
+        setting = {
+            "version": VERSION,
+            "corpus": corpus.digest,
+            "recipe": dict(spec.recipe),
+            "available": dict(spec.available),
+        }
         store.setting(setting)
         store.propose(planned)
         if retry_failed:
