@@ -1,7 +1,8 @@
 """Backends: where the results of proxy runs come from, installed as ``lawkit.backends``.
 
-A backend takes specifications of runs and answers with a runs table. Two need no training:
-`Replay` answers from runs that were recorded before, `Simulate` from a known law with noise.
+A backend takes specifications of runs and answers with a runs table. `Torchtitan` trains them.
+Two need no training: `Replay` answers from runs that were recorded before, `Simulate` from a
+known law with noise.
 Third parties add theirs by an entry point in the group ``lawkit.backends`` that loads the
 class; `get` finds both.
 """
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     from lawkit.backends._backend import Backend, RunSpec
     from lawkit.backends.replay import Replay
     from lawkit.backends.simulate import Simulate
+    from lawkit.backends.torchtitan import Torchtitan
 
-__all__ = ["BUILTIN", "Backend", "Replay", "RunSpec", "Simulate", "get", "names"]
+__all__ = ["BUILTIN", "Backend", "Replay", "RunSpec", "Simulate", "Torchtitan", "get", "names"]
 
 #: (name, module, class) of every backend of ours; a test compares it with the files on disk.
 BUILTIN: tuple[tuple[str, str, str], ...] = (
     ("replay", "replay", "Replay"),
     ("simulate", "simulate", "Simulate"),
+    ("torchtitan", "torchtitan", "Torchtitan"),
 )
 _PUBLIC = {"Backend": "_backend", "RunSpec": "_backend", **{cls: module for _, module, cls in BUILTIN}}
 

@@ -27,3 +27,15 @@ class OptimizeError(LawkitError):
 
 class ReportError(LawkitError):
     """A figure or a report that cannot be made or written."""
+
+
+class BackendError(LawkitError):
+    """A run that a backend cannot do, or that failed."""
+
+
+class StudyError(LawkitError):
+    """A study whose file, folder or store cannot be used."""
+
+
+class CorpusError(LawkitError):
+    """Text that cannot be read, or a corpus that cannot be built or used."""

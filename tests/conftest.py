@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -25,3 +27,38 @@ def datasets() -> Path:
     if os.environ.get("LAWKIT_REQUIRE_ALL") == "1":
         pytest.fail(message)
     pytest.skip(message)
+
+
+def needed(package: str, message: str) -> None:
+    """Skip for want of a package, or fail where the whole suite has to run."""
+    if importlib.util.find_spec(package) is not None:
+        return
+    if os.environ.get("LAWKIT_REQUIRE_ALL") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def torchtitan() -> None:
+    """Of tests that train: what they need is installed."""
+    needed("torchtitan", "training needs torchtitan: pip install torch==2.13.0 'lawkit[torchtitan]'")
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a corpus of two sources, from text that every Python has."""
+    needed("tokenizers", "a corpus needs tokenizers: pip install tokenizers")
+    import pydoc_data.topics
+
+    from lawkit.corpus import build
+
+    folder = tmp_path_factory.mktemp("corpus")
+    prose = [text for text in pydoc_data.topics.topics.values() if len(text) > 400]
+    code = [path.read_text(encoding="utf-8") for path in sorted(Path(os.__file__).parent.glob("[a-c]*.py"))]
+    sources = {}
+    for name, texts in {"prose": prose, "code": code}.items():
+        sources[name] = folder / f"{name}.jsonl"
+        sources[name].write_text(
+            "".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8"
+        )
+    return build(sources, folder / "built", vocab_size=300, holdout=0.1).path

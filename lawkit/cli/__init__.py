@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS = (
     "runs",
     "datasets",
+    "corpus",
     "laws",
     "fit",
     "compare",
@@ -28,6 +29,7 @@ COMMANDS = (
     "optimize-mixture",
     "allocate",
     "propose-runs",
+    "study",
 )
 
 

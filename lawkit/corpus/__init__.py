@@ -1,0 +1,9 @@
+"""Text to tokens: sources in files become memory-mapped token ids, each with a training and a held-out side."""
+
+from __future__ import annotations
+
+from lawkit.corpus.builder import Progress, build
+from lawkit.corpus.reader import Corpus, open_corpus
+from lawkit.errors import CorpusError
+
+__all__ = ["Corpus", "CorpusError", "Progress", "build", "open_corpus"]

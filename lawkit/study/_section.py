@@ -1,0 +1,98 @@
+"""Tables of a file, read key by key, so that what is wrong is named by its path."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lawkit.errors import StudyError
+from lawkit.io._cells import parse_size
+
+_MISSING = object()
+
+
+class Section:
+    """A table of a study's file; what it has is taken out, and what is left over at the end is a mistake."""
+
+    def __init__(self, value: Any, path: str, file: str) -> None:
+        self.path, self.file = path, file
+        if not isinstance(value, Mapping):
+            raise StudyError(f"{file}: {path} is {value!r}: it must be a table of keys and values")
+        self._left = dict(value)
+        self._asked: list[str] = []
+
+    def fail(self, key: str, value: Any, rule: str) -> StudyError:
+        """The error for a value that breaks a rule."""
+        return StudyError(f"{self.file}: {self.at(key)} is {value!r}: {rule}")
+
+    def at(self, key: str) -> str:
+        """The path of a key."""
+        return f"{self.path}.{key}" if self.path else key
+
+    def take(self, key: str, default: Any = _MISSING) -> Any:
+        """The value of a key, as it stands."""
+        self._asked.append(key)
+        if key in self._left:
+            return self._left.pop(key)
+        if default is _MISSING:
+            raise StudyError(f"{self.file}: {self.at(key)} is missing")
+        return default
+
+    def text(self, key: str, default: Any = _MISSING) -> Any:
+        """A string that is not empty."""
+        value = self.take(key, default)
+        if value is not default and not (isinstance(value, str) and value):
+            raise self.fail(key, value, "it must be a text")
+        return value
+
+    def whole(self, key: str, default: Any = _MISSING, *, least: int = 0) -> Any:
+        """A whole number of at least `least`."""
+        value = self.take(key, default)
+        if value is not default and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise self.fail(key, value, f"it must be a whole number of {least} or more")
+        return value
+
+    def seconds(self, key: str, default: Any = _MISSING) -> Any:
+        """A time above 0, in seconds."""
+        value = self.take(key, default)
+        if value is not default and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0
+        ):
+            raise self.fail(key, value, "it must be a number of seconds above 0")
+        return value
+
+    def sizes(self, key: str) -> list[float]:
+        """A list of sizes such as "1M" or 2e6; one alone stands for a list of it."""
+        value = self.take(key)
+        each = value if isinstance(value, list) else [value]
+        if not each:
+            raise self.fail(key, value, "it must have at least one entry")
+        return [self._size(f"{key}[{i}]" if isinstance(value, list) else key, v) for i, v in enumerate(each)]
+
+    def size(self, key: str) -> float:
+        """A size such as "1M" or 2e6."""
+        return self._size(key, self.take(key))
+
+    @property
+    def keys(self) -> list[str]:
+        """What has not been taken yet."""
+        return list(self._left)
+
+    def end(self) -> None:
+        """Refuse what has not been taken."""
+        for key in self._left:
+            close = difflib.get_close_matches(key, self._asked, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(self._asked)}"
+            raise StudyError(f"{self.file}: {self.at(key)} is unknown; {hint}")
+
+    def _size(self, key: str, value: Any) -> float:
+        number = math.nan
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError):
+                number = parse_size(value)
+        if not (math.isfinite(number) and number > 0):
+            raise self.fail(key, value, 'it must be a positive number, such as 2e6 or "2M"')
+        return number
