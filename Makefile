@@ -44,7 +44,7 @@ demo: $(STAMP)-base
 	@$(BIN)/python -m lawkit.studies.kang2025
 endif
 
-test: $(STAMP)-test
+test: $(STAMP)-full
 	@$(BIN)/python -m pytest -q
 
 CORE := $(patsubst %,tests/test_%.py,laws formula solver fit_folder published_laws mixture cli packaging draws bands bootstrap \
@@ -67,7 +67,7 @@ clean:
 	rm -rf .venv .types out build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# base: what lawkit needs; test: and what the suite needs; dev: and the checkers.
+# base: what lawkit needs; test: and what most tests need; full: and torchtitan; dev: and the checkers.
 $(STAMP)-%:
 	@test -n "$(PYTHON)" || { echo "lawkit needs Python 3.11 or newer; name one with make PYTHON=..." >&2; exit 1; }
 	@echo "Setting up $(VENV) ($*; once, a minute or two) ..." >&2

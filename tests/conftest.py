@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from needs import need
 
 # One profile everywhere: examples are the same in every run, and a slow machine is no failure.
 settings.register_profile(
@@ -29,25 +30,16 @@ def datasets() -> Path:
     pytest.skip(message)
 
 
-def needed(package: str, message: str) -> None:
-    """Skip for want of a package, or fail where the whole suite has to run."""
-    if importlib.util.find_spec(package) is not None:
-        return
-    if os.environ.get("LAWKIT_REQUIRE_ALL") == "1":
-        pytest.fail(message)
-    pytest.skip(message)
-
-
 @pytest.fixture(scope="session")
 def torchtitan() -> None:
     """Of tests that train: what they need is installed."""
-    needed("torchtitan", "training needs torchtitan: pip install torch==2.13.0 'lawkit[torchtitan]'")
+    need("torchtitan")
 
 
 @pytest.fixture(scope="session")
 def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a corpus of two sources, from text that every Python has."""
-    needed("tokenizers", "a corpus needs tokenizers: pip install tokenizers")
+    need("tokenizers")
     import pydoc_data.topics
 
     from lawkit.corpus import build

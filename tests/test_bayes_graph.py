@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 import lawkit.laws
+from lawkit.bayes import _arviz
 from lawkit.bayes.natural import natural, variable_name
 from lawkit.bayes.spec import ETA_SD, LOG_SIGMA, NU, Spec, prior
 from lawkit.errors import LawError
@@ -20,7 +21,8 @@ from lawkit.laws._function import Inputs
 from lawkit.laws._law import D, Law, Parameter, PriorContext, scalars
 from needs import need
 
-need("pymc", "pytensor")
+need("pymc", "arviz")
+_arviz.arviz()  # before PyMC imports it, and lets its notices through
 import pymc  # noqa: E402
 import pytensor  # noqa: E402
 import pytensor.tensor as pt  # noqa: E402

@@ -21,8 +21,10 @@ import pytest
 from lawkit.cli import main
 from lawkit.corpus import Corpus, CorpusError, Progress, build, open_corpus
 from lawkit.corpus._near import NearDuplicates
+from needs import need
 
-tokenizers = pytest.importorskip("tokenizers")
+need("tokenizers")
+import tokenizers  # noqa: E402
 
 TEXTS = [text for text in topics.values() if len(text) > 400]
 

@@ -18,8 +18,10 @@ import pytest
 
 from lawkit.cli import main
 from lawkit.corpus import CorpusError, build
+from needs import need
 
-tokenizers = pytest.importorskip("tokenizers")
+need("tokenizers")
+import tokenizers  # noqa: E402
 
 TEXTS = [text for text in topics.values() if len(text) > 400]
 TEXT = "\n\n".join(TEXTS)

@@ -16,8 +16,9 @@ import pytest
 
 from lawkit.corpus import Corpus, build, open_corpus
 from lawkit.corpus._encode import Encoder
+from needs import need
 
-pytest.importorskip("tokenizers")
+need("tokenizers")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="builds need POSIX file locks")
 
 TEXTS = [text for text in topics.values() if len(text) > 400]

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from lawkit.corpus import _cuts, _scan, _tokenizer
 from lawkit.corpus._encode import Encoder
 from lawkit.corpus._near import OVERLAP, SHINGLE, NearDuplicates, shingles
+from needs import need
 
-tokenizers = pytest.importorskip("tokenizers")
+need("tokenizers")
+import tokenizers  # noqa: E402
 
 U16 = np.dtype("<u2")
 

@@ -1,0 +1,1 @@
+"""Proxy runs on five kinds of English text, small enough for two cores."""
