@@ -13,7 +13,8 @@ from lawkit.mixture._capacity_search import solve as solve_capacity
 from lawkit.mixture._cones import ConeProgram, SolverError
 from lawkit.mixture._form import Scale
 from lawkit.mixture.capacity import ABOVE, UNDECIDED, CapacityForm, secant
-from lawkit.mixture.certificate import frank_wolfe_gap, linear_minimum
+from lawkit.mixture._linear import linear_minimum
+from lawkit.mixture.certificate import frank_wolfe_gap
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.smooth import minimise, multi_start
 

@@ -26,7 +26,7 @@ import numpy as np
 from lawkit.errors import OptimizeError
 from lawkit.mixture._cones import ConeProgram, constant
 from lawkit.mixture._form import Scale
-from lawkit.mixture.certificate import linear_minimum
+from lawkit.mixture._linear import linear_minimum
 from lawkit.mixture.problem import MixtureProblem
 
 UNDECIDED, ABOVE, AT_FLOOR = 0, 1, -1
