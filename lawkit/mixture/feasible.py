@@ -44,22 +44,23 @@ def least_violation(
 
     With `early` the search ends at a mixture well inside.
     """
-    caps = np.ones(len(which))
+    caps, seen = np.ones(len(which)), [np.inf]
     nothing = np.empty(0), np.empty((0, len(start))), np.empty((0, len(start), len(start)))
 
     def full(h: np.ndarray, barrier: float) -> Full:
         g, slopes, curves = (p[which] for p in objective.constraints(h, True))
         if not np.isfinite(g).all():
             return Full(np.nan, slopes[0], curves[0], *nothing)
+        seen[0] = float(g.max())
         value, p, q = (x[0] for x in smoothed(g[None], caps, barrier))
         hessian = np.tensordot(p, curves, 1) + _outer(slopes, q)
         return Full(float(value), p @ slopes, hessian, *nothing)
 
     def enough(_: Full) -> bool:
-        return False
+        return seen[0] < -ROOMY
 
     found = minimise_full(full, polytope, start, corners=len(which) > 1, enough=enough if early else None)
-    g, slopes, _ = (p[which] for p in objective.constraints(found.h))
+    g, slopes = (p[which] for p in objective.constraints(found.h)[:2])
     p = smoothed(g[None], caps, found.barrier)[1][0]
     below, _ = lower_bound(p @ slopes, found.h, polytope, found.rows, 1e-8)
     return found.h, float(g.max()), float(p @ g) + below

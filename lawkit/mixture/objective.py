@@ -59,24 +59,24 @@ class Objective:
 
     def exact(self, h: np.ndarray) -> tuple[float, np.ndarray]:
         """The objective at a mixture, corners and all, and weights (S, used) of the losses in it."""
-        losses, _ = self._first(h)
+        losses, _ = self.expanded(h)
         inner = [worst(row, self.domain_caps) for row in losses]
         value, p = worst(np.array([v for v, _ in inner]), self.draw_caps)
         return value, p[:, None] * np.array([w for _, w in inner])
 
     def draws(self, h: np.ndarray) -> np.ndarray:
         """(S,) objectives under each draw."""
-        return np.array([worst(row, self.domain_caps)[0] for row in self._first(h)[0]])
+        return np.array([worst(row, self.domain_caps)[0] for row in self.expanded(h)[0]])
 
     def weights(self, h: np.ndarray, barrier: float) -> np.ndarray:
         """Weights (S, used) of the losses in the rounded objective: a point of the dual."""
-        losses, _ = self._first(h)
+        losses, _ = self.expanded(h)
         f, inner, _ = smoothed(losses, self.domain_caps, barrier)
         return smoothed(f[None], self.draw_caps, barrier)[1][0][:, None] * inner
 
     def lagrangian(self, h: np.ndarray, weights: np.ndarray, outer: np.ndarray) -> tuple[float, np.ndarray]:
         """The weighted losses and constraints with their slope (K,): convex, and below the objective where all hold."""
-        losses, slopes = self._first(h)
+        losses, slopes = self.expanded(h)
         value, slope = float((weights * losses).sum()), np.tensordot(weights, slopes, 2)
         if len(outer):
             g, g_slopes, _ = self.constraints(h)
@@ -128,7 +128,7 @@ class Objective:
         return Full(value, gradient, hessian, *self.constraints(h, True))
 
     def _rounded(self, h: np.ndarray, barrier: float) -> tuple[float, np.ndarray, np.ndarray]:
-        losses, slopes = self._first(h)
+        losses, slopes = self.expanded(h)
         if not (np.isfinite(losses).all() and np.isfinite(slopes).all()):
             K = len(h)
             return np.nan, np.full(K, np.nan), np.full((K, K), np.nan)
@@ -147,7 +147,7 @@ class Objective:
             hessian += np.tensordot(weights[some], curves, 2)
         return float(value), p @ by_draw, hessian
 
-    def _first(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def expanded(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Losses (S, used) and their slopes (S, used, K)."""
         loss, slope, _ = self._parts(self.z, self.used, h, False)
         return loss, slope

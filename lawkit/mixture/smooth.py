@@ -50,6 +50,8 @@ FullDerivatives = Callable[[np.ndarray, float], Full]
 FINAL_BARRIER = 1e-13
 #: The same for objectives with corners, in which losses are told apart.
 FINAL_CORNERS = 1e-11
+#: Factor between barrier weights there: rounded corners take smaller steps.
+REDUCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def minimise_full(
     """
     polytope: Polytope = getattr(problem, "polytope", problem)
     start = polytope.center if start is None else start
-    search = _search(polytope, start, barrier, max_iterations, corners)
+    search = _search(polytope, start, barrier, (2 if corners else 1) * max_iterations, corners)
     asked, mu = next(search)
     while True:
         with np.errstate(all="ignore"):
@@ -226,11 +228,11 @@ def _search(
             matrix = matrix + (at.slopes.T * (z_outer / gap)) @ at.slopes + np.tensordot(z_outer, at.curves, 1)
         dx, y = _newton_step(matrix, curvature, slope, equal, y)
         decrement = -float(slope @ dx)
-        done = 1e-4 * mu if mu <= final else 0.1 * mu
+        done = (0.01 if corners else 1e-4) * mu if mu <= final else 0.1 * mu
         if decrement < max(done, 1e-15 * abs(at.value) if corners else 0.0):
             if mu <= final:
                 break
-            mu = max(final, min(0.1 * mu, mu**1.4))
+            mu = max(final, REDUCE * mu if corners else min(0.1 * mu, mu**1.4))
             if corners:
                 at = reduced((yield h, mu))
             continue

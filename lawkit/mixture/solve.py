@@ -10,6 +10,7 @@ import numpy as np
 from lawkit.errors import OptimizeError
 from lawkit.mixture import _capacity_search
 from lawkit.mixture._linear import by_scipy
+from lawkit.mixture._linearised import multipliers
 from lawkit.mixture.certificate import certified
 from lawkit.mixture.feasible import strict_start
 from lawkit.mixture.objective import Objective
@@ -172,11 +173,15 @@ def _searched(objective: Objective, polytope: Polytope, start: np.ndarray, barri
     found = minimise_full(objective, polytope, start, barrier, corners=objective.corners)
     weights = objective.weights(found.h, found.barrier)
     best = _judged(objective, polytope, found.h, weights, found.outer, found.rows)
+    proof = weights, found.outer, found.rows
+    if best.gap > POLISH and (other := multipliers(objective, polytope, found.h)) is not None:
+        if (again := _judged(objective, polytope, found.h, *other)).gap < best.gap:
+            best, proof = again, other
     for zeros in (True, False):
         h = polytope.snap(found.h, 1e-8, zeros=zeros)
         if objective.constrained and not (objective.constraints(h)[0] <= 1e-12).all():
             continue
-        snapped = _judged(objective, polytope, h, weights, found.outer, found.rows)
+        snapped = _judged(objective, polytope, h, *proof)
         if snapped.gap <= max(best.gap, 0.1 * POLISH) and snapped.objective <= best.objective + POLISH:
             return snapped
     return best
