@@ -70,12 +70,12 @@ def _explained(
     objective: Objective, polytope: Polytope, which: np.ndarray, start: np.ndarray
 ) -> OptimizeError:
     """The error for constraints that cannot all hold strictly."""
-    names = objective.names()
+    names, everything = objective.names(), which
     for i in list(which):
         rest = which[which != i]
         if len(rest) and least_violation(objective, polytope, rest, start)[1] >= -LEAST:
             which = rest
-    h, least, proven = least_violation(objective, polytope, which, start)
+    proven = least_violation(objective, polytope, which, start)[2]
     if proven <= 0:
         return OptimizeError(
             f"{' and '.join(names[i] for i in which)} leave next to no mixture within the other limits: loosen them a "
@@ -84,12 +84,14 @@ def _explained(
     alone = [least_violation(objective, polytope, np.array([i]), start)[1] for i in which]
     limits = _limits(objective)
     best = [f"{names[i].partition(' <= ')[0]} {limits[i] + a:.6g}" for i, a in zip(which, alone, strict=True)]
-    together = f"; loosening {'each' if len(which) > 1 else 'it'} by {least:.3g} nats would do"
+    h, least, _ = least_violation(objective, polytope, everything, start)
+    moves = {n: float(g) for n, g in zip(names, objective.constraints(h)[0], strict=True) if g > 0}
+    together = f"; loosening {'each of ' if len(moves) > 1 else ''}{' and '.join(moves)} by {least:.3g} nats would do"
     return InfeasibleError(
         f"no mixture fits: {' and '.join(names[i] for i in which)} cannot hold within the other limits. "
         f"Attainable {'each by itself' if len(which) > 1 else 'at best'}: {', '.join(best)}{together}",
         [names[i] for i in which],
-        {names[i]: least for i in which},
+        moves,
     )
 
 

@@ -23,7 +23,7 @@ class Objective:
     z
         (S, G, P) draws on the unconstrained scale; the point fit if None.
     risk
-        ('mean', 0) or ('cvar', q) over the draws.
+        ('mean', 0), ('cvar', q) or ('quantile', q) over the draws; the last is for `of` only.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Objective:
         risk: tuple[str, float] = ("mean", 0.0),
     ) -> None:
         self.at, self.problem = at, problem
-        self.point = z is None
+        self.risk = risk
         self.z = at.fit.z[None] if z is None else z
         self.used = np.flatnonzero(problem.target > 0)
         v = problem.target[self.used]
@@ -63,6 +63,13 @@ class Objective:
         inner = [worst(row, self.domain_caps) for row in losses]
         value, p = worst(np.array([v for v, _ in inner]), self.draw_caps)
         return value, p[:, None] * np.array([w for _, w in inner])
+
+    def of(self, h: np.ndarray) -> float:
+        """What is reported of a mixture: the objective, or the quantile of its draws where that is the risk."""
+        if self.risk[0] != "quantile":
+            return self.exact(h)[0]
+        values = np.sort(self.draws(h))
+        return float(values[max(0, int(np.ceil(self.risk[1] * len(values) - 1e-9)) - 1)])
 
     def draws(self, h: np.ndarray) -> np.ndarray:
         """(S,) objectives under each draw."""

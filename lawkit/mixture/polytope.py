@@ -54,15 +54,20 @@ class Polytope:
     def equations(self) -> tuple[np.ndarray, np.ndarray]:
         """Independent equations in the free weights, (r, free) and (r,)."""
         fixed = np.where(self.free, 0.0, self.lower)
-        left, right = self.equal[:, self.free], self.equal_to - self.equal @ fixed
-        if len(right) == 1 or left.shape[1] == 0:
-            return left[: min(len(right), left.shape[1])], right[: min(len(right), left.shape[1])]
+        keep = self.independent
+        return self.equal[keep][:, self.free], (self.equal_to - self.equal @ fixed)[keep]
+
+    @cached_property
+    def independent(self) -> np.ndarray:
+        """(r,) numbers of equations that imply the others, given the weights without room."""
+        left = self.equal[:, self.free]
+        if len(left) == 1 or left.shape[1] == 0:
+            return np.arange(min(len(left), left.shape[1]))
         from scipy.linalg import qr
 
         _, triangle, order = qr(left.T, mode="economic", pivoting=True)
         size = np.abs(np.diag(triangle))
-        keep = np.sort(order[: int((size > 1e-10 * size.max(initial=1e-300)).sum())])
-        return left[keep], right[keep]
+        return np.sort(order[: int((size > 1e-10 * size.max(initial=1e-300)).sum())])
 
     @cached_property
     def degrees(self) -> int:

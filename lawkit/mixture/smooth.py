@@ -65,7 +65,8 @@ class SmoothSolution:
     objective
         Its loss.
     rows, outer
-        Multipliers of the rows (m,) and of the constraints (c,).
+        Multipliers of the rows and of the equations after the first, as `Polytope.minimum` takes them, and of the
+        constraints (c,).
     barrier
         The last barrier weight.
     """
@@ -186,7 +187,8 @@ def _search(
     equal, _ = polytope.equations
     if free.sum() <= len(equal):  # nothing to choose
         answer = yield h, barrier
-        return SmoothSolution(h, answer.value, np.zeros(len(polytope.most)), np.zeros(len(answer.g)))
+        none = np.zeros(len(polytope.most) + len(polytope.equal_to) - 1)
+        return SmoothSolution(h, answer.value, none, np.zeros(len(answer.g)))
     # An upper limit that the sum and the lower limits imply anyway is left out.
     spare = 1 - polytope.lower.sum()
     capped = (polytope.upper - polytope.lower < spare - RESOLUTION)[free]
@@ -209,7 +211,9 @@ def _search(
         return all(np.isfinite(p).all() for p in parts)
 
     def ended() -> SmoothSolution:
-        return SmoothSolution(h, at.value, z_rows, z_outer, mu)
+        prices = np.zeros(len(polytope.equal_to))
+        prices[polytope.independent] = y
+        return SmoothSolution(h, at.value, np.r_[z_rows, prices[1:]], z_outer, mu)
 
     at = reduced((yield h, mu))
     gap = -at.g
