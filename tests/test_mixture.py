@@ -408,12 +408,18 @@ def test_results_repeat_to_the_bit():
         ({"bounds": {"s0": 0.5}}, r"must be a pair \(lower, upper\), got 0.5"),
         ({"bounds": {"s0": (0, float("nan"))}}, "finite number"),
         ({"bounds": {"s0": (0, "half")}}, "must be a number"),
-        ({"bounds": {"s0": (0.7, 1), "s1": (0.6, 1)}}, r"add up to 1.3, more than 1.*by 0.3 of .*lower s0's limit to 0.4; or"),
+        (
+            {"bounds": {"s0": (0.7, 1), "s1": (0.6, 1)}},
+            r"add up to 1.3, more than 1.*by 0.3 of .*lower s0's limit to 0.4; or",
+        ),
         (
             {"bounds": dict.fromkeys(("s0", "s1", "s2"), (0, 0.2))},
             r"add up to 0.6, less than 1.*by 0.4 of the mixture\): raise s\d's limit to 0.6; or raise s\d",
         ),
-        ({"bounds": {"s0": (0.5, 1)}, "available": {"s0": 1e10}}, "s0 >= 0.5, s0 <= 0.04 .* find 1.15e\\+11 more"),
+        (
+            {"bounds": {"s0": (0.5, 1)}, "available": {"s0": 1e10}},
+            "s0 >= 0.5, s0 <= 0.04 .* find 1.15e\\+11 more",
+        ),
         ({"available": {"s0": 1e9, "s1": 1e9, "s2": 1e9}}, "more unique tokens of s"),
         ({"available": {"s0": -1}}, "0 or more"),
         ({"available": {"s0": 1e9}, "max_epochs": 0}, "max_epochs must be above 0"),

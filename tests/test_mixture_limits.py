@@ -54,7 +54,11 @@ def case(kind: str, fit: Any, by: float = 0.0) -> tuple[dict[str, Any], str, flo
         pair = ranked[-2:] if kind == "group" else ranked[:2]
         total = sum(free.weights[s] for s in pair)
         limit = (0.7 * total if kind == "group" else total + 0.1) * (1 + by)
-        return {"groups": {"pair": {"sources": pair, "upper" if kind == "group" else "lower": limit}}}, "pair", limit
+        return (
+            {"groups": {"pair": {"sources": pair, "upper" if kind == "group" else "lower": limit}}},
+            "pair",
+            limit,
+        )
     if kind == "generation":
         cost = {ranked[-1]: 2e9, ranked[-2]: 1e9}
         limit = 0.6 * sum(c * free.weights[s] for s, c in cost.items()) * T * (1 + by)
@@ -102,7 +106,10 @@ def test_several_limits_at_once_are_all_priced() -> None:
     base = dict(zip(fit.domains, losses(fit, h), strict=True))
     constraints: dict[str, Any] = {
         "bounds": {"s0": {"lower": 0.2}},
-        "groups": {"a": {"sources": ["s1", "s2", "s3"], "upper": 0.3}, "b": {"sources": ["s3", "s4"], "lower": 0.3}},
+        "groups": {
+            "a": {"sources": ["s1", "s2", "s3"], "upper": 0.3},
+            "b": {"sources": ["s3", "s4"], "lower": 0.3},
+        },
         "prior": dict(zip(fit.sources, h, strict=True)),
         "max_kl": 0.15,
         "max_loss": {"d0": float(base["d0"])},
@@ -164,7 +171,10 @@ def test_a_group_held_at_one_value_is_an_equation() -> None:
     assert weights_of(result)[:2].sum() == pytest.approx(0.4, abs=1e-12)
     assert result.optimality_gap < 1e-8
     # Limits that imply an equation without saying so.
-    implied = {"pair": {"sources": ["s0", "s1"], "lower": 0.4}, "rest": {"sources": names(6)[2:], "lower": 0.6}}
+    implied = {
+        "pair": {"sources": ["s0", "s1"], "lower": 0.4},
+        "rest": {"sources": names(6)[2:], "lower": 0.6},
+    }
     again = optimize_mixture(fit, **SCALE, groups=implied)
     assert again.objective == pytest.approx(result.objective, abs=1e-8)
     assert again.certificate == "global"
@@ -305,7 +315,9 @@ def test_the_twenty_sets_are_twenty() -> None:
 def test_losses_that_cannot_be_had_together_are_named_with_what_can() -> None:
     fit = random_fit("transfer", 4, 3, 0)
     alone = {d: optimize_mixture(fit, **SCALE, target={d: 1}).predicted[d] for d in fit.domains}
-    with pytest.raises(InfeasibleError, match=r"loss of d0 <= .* cannot hold.*Attainable at best: loss of d0") as one:
+    with pytest.raises(
+        InfeasibleError, match=r"loss of d0 <= .* cannot hold.*Attainable at best: loss of d0"
+    ) as one:
         optimize_mixture(fit, **SCALE, constraints={"max_loss": {"d0": alone["d0"] - 0.01, "d1": 9.0}})
     assert one.value.subset == (f"loss of d0 <= {alone['d0'] - 0.01:.6g}",)
     assert next(iter(one.value.relaxation.values())) == pytest.approx(0.01, abs=1e-6)
@@ -313,7 +325,9 @@ def test_losses_that_cannot_be_had_together_are_named_with_what_can() -> None:
     with pytest.raises(InfeasibleError, match=r"each by itself: loss of d") as many:
         optimize_mixture(fit, **SCALE, constraints={"max_loss": tight})
     by = max(many.value.relaxation.values())
-    looser = optimize_mixture(fit, **SCALE, constraints={"max_loss": {d: v + 1.01 * by for d, v in tight.items()}})
+    looser = optimize_mixture(
+        fit, **SCALE, constraints={"max_loss": {d: v + 1.01 * by for d, v in tight.items()}}
+    )
     assert looser.certificate == "global"
     with pytest.raises(InfeasibleError, match="divergence from the prior"):
         optimize_mixture(

@@ -62,7 +62,11 @@ def by_scipy(objective: Any, polytope: Any, start: np.ndarray) -> np.ndarray | N
     from scipy.optimize import minimize
 
     cons: list[Any] = [
-        {"type": "eq", "fun": lambda h: polytope.equal @ h - polytope.equal_to, "jac": lambda h: polytope.equal}
+        {
+            "type": "eq",
+            "fun": lambda h: polytope.equal @ h - polytope.equal_to,
+            "jac": lambda h: polytope.equal,
+        }
     ]
     if len(polytope.most):
         rows, most = polytope.rows, polytope.most

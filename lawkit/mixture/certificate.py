@@ -19,7 +19,11 @@ from lawkit.mixture.polytope import Polytope
 
 
 def lower_bound(
-    slope: np.ndarray, h: np.ndarray, polytope: Polytope, prices: np.ndarray | None = None, enough: float = 0.0
+    slope: np.ndarray,
+    h: np.ndarray,
+    polytope: Polytope,
+    prices: np.ndarray | None = None,
+    enough: float = 0.0,
 ) -> tuple[float, np.ndarray | None]:
     """A lower bound on slope . (h' - h) over the polytope's mixtures h', and the prices that prove it.
 
@@ -66,8 +70,13 @@ def frank_wolfe_gap(gradient: np.ndarray, h: np.ndarray, problem) -> float:
 
 
 def certified(
-    objective: Objective, polytope: Polytope, h: np.ndarray, weights: np.ndarray, outer: np.ndarray,
-    rows: np.ndarray | None, enough: float,
+    objective: Objective,
+    polytope: Polytope,
+    h: np.ndarray,
+    weights: np.ndarray,
+    outer: np.ndarray,
+    rows: np.ndarray | None,
+    enough: float,
 ) -> tuple[float, float, np.ndarray]:
     """The objective at h, what no feasible mixture is below if the problem is convex, and the Lagrangian's slope.
 

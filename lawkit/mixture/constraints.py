@@ -139,7 +139,9 @@ class _Reader:
             weights = {n: self.fraction(v, (*path, n)) for n, v in self.by(value, "source", path).items()}
             if abs(math.fsum(weights.values()) - 1) > 1e-3:
                 total = math.fsum(weights.values())
-                raise OptimizeError(f"{self.where}: prior: the weights sum to {total:.6g}: they must sum to 1")
+                raise OptimizeError(
+                    f"{self.where}: prior: the weights sum to {total:.6g}: they must sum to 1"
+                )
             return weights
         if key in ("max_loss", "target"):
             return {n: self.amount(v, (*path, n)) for n, v in self.by(value, "domain", path).items()}
@@ -148,9 +150,7 @@ class _Reader:
             if "cost" not in given:
                 raise self.fail(path, value, "must have cost: source to flops per token")
             cost = self.by(given["cost"], "source", (*path, "cost"))
-            out: dict[str, Any] = {
-                "cost": {n: self.amount(v, (*path, "cost", n)) for n, v in cost.items()}
-            }
+            out: dict[str, Any] = {"cost": {n: self.amount(v, (*path, "cost", n)) for n, v in cost.items()}}
             if "budget" in given:
                 out["budget"] = self.amount(given["budget"], (*path, "budget"))
             return out
@@ -209,7 +209,11 @@ class _Reader:
         if not math.isfinite(number):
             raise self.fail(path, value, rule)
         if not 0 <= number <= 1:
-            hint = f"; did you mean {number / 100:g} or '{number:g}%'?" if 1 < number <= 100 and not percent else ""
+            hint = (
+                f"; did you mean {number / 100:g} or '{number:g}%'?"
+                if 1 < number <= 100 and not percent
+                else ""
+            )
             raise self.fail(path, value, rule + hint)
         return number
 
@@ -220,6 +224,11 @@ class _Reader:
             if match is None:
                 raise self.fail(path, value, rule)
             return float(match[1]) * _SUFFIX[match[2].lower()]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+            or value < 0
+        ):
             raise self.fail(path, value, rule)
         return float(value)

@@ -28,7 +28,9 @@ def worst(losses: np.ndarray, caps: np.ndarray) -> tuple[float, np.ndarray]:
     return float(weights[used] @ losses[used]), weights
 
 
-def smoothed(losses: np.ndarray, caps: np.ndarray, barrier: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def smoothed(
+    losses: np.ndarray, caps: np.ndarray, barrier: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rounded CVaR of losses (n, S), row by row: values (n,), first derivatives (n, S) and weights (n, S).
 
     The Hessian of a row with weights q is diag(q) - q q' / sum(q). Caps (S,) that sum to 1 leave the mean, without

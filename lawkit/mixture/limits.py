@@ -70,7 +70,9 @@ class Limit:
             times = f", or {factor:.4g} times the epochs" if math.isfinite(factor) else ""
             return f"find {more:.4g} more unique tokens of {label}{times}"
         if self.kind == "cap":
-            return f"raise the cap of {label} to {(self.value + by) * self.per_unit:.4g} times its prior weight"
+            return (
+                f"raise the cap of {label} to {(self.value + by) * self.per_unit:.4g} times its prior weight"
+            )
         if self.kind == "generation":
             return f"raise the budget of generation to {(self.value + by) * self.per_unit:.4g} flops"
         if self.sense == ">=":
@@ -104,7 +106,9 @@ def group_limits(groups: Mapping[str, Any], sources: Sequence[str]) -> list[Limi
         if not isinstance(given, Mapping) or "sources" not in given:
             raise OptimizeError(f"{where} must have sources and lower or upper, got {given!r}")
         if unknown := sorted(set(given) - {"sources", "lower", "upper"}):
-            raise OptimizeError(f"{where} has an unknown key {unknown[0]!r}; it takes sources, lower and upper")
+            raise OptimizeError(
+                f"{where} has an unknown key {unknown[0]!r}; it takes sources, lower and upper"
+            )
         members = given["sources"]
         if isinstance(members, str) or not isinstance(members, Sequence) or not members:
             raise OptimizeError(f"{where}: sources must be a list of sources, got {members!r}")
@@ -121,7 +125,14 @@ def group_limits(groups: Mapping[str, Any], sources: Sequence[str]) -> list[Limi
         for sense, value in ((">=", low), ("<=", high)):
             if 0 < value and (sense == ">=" or value < 1):
                 out.append(
-                    Limit(name=name, kind="group", sense=sense, coefficients=coefficients, value=value, label=label)
+                    Limit(
+                        name=name,
+                        kind="group",
+                        sense=sense,
+                        coefficients=coefficients,
+                        value=value,
+                        label=label,
+                    )
                 )
         if high <= 0:
             out.append(

@@ -90,9 +90,7 @@ class Objective:
             value, slope = value + float(outer @ g), slope + outer @ g_slopes
         return value, slope
 
-    def constraints(
-        self, h: np.ndarray, second: bool = False
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def constraints(self, h: np.ndarray, second: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The constraints g <= 0: values (c,), slopes (c, K) and, if asked, second derivatives (c, K, K).
 
         Loss ceilings come first, of the point fit, then the divergence.

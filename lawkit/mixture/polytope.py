@@ -155,9 +155,7 @@ class Polytope:
         return out
 
     def _extreme(self, cost: np.ndarray) -> float:
-        found = linear_program(
-            cost, self.lower, self.upper, self.equal, self.equal_to, self.rows, self.most
-        )
+        found = linear_program(cost, self.lower, self.upper, self.equal, self.equal_to, self.rows, self.most)
         return float(found.fun) if found.status == 0 else -np.inf
 
     @property

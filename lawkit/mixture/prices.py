@@ -46,7 +46,9 @@ def active(
     rows = [s for s in binding if s in problem.rows]
     smooth = _smooth(problem, found)
     inside = (h - problem.lower >= NEAR) & (problem.upper - h >= NEAR)
-    columns = np.column_stack([*[s.row[0] for s in rows], *[slope for _, _, slope in smooth], np.ones(len(h))])
+    columns = np.column_stack(
+        [*[s.row[0] for s in rows], *[slope for _, _, slope in smooth], np.ones(len(h))]
+    )
     prices, known = _multipliers(found.gradient, columns, inside, h)
     paid = found.gradient + columns[:, :-1] @ prices[:-1]
     out: list[ActiveConstraint] = []
@@ -67,7 +69,9 @@ def active(
     for (name, kind, _), y in zip(smooth, prices[len(rows) :], strict=False):
         value = problem.max_kl if kind == "divergence" else _ceiling(problem, name)
         price = -float(y)
-        out.append(ActiveConstraint(name=name, kind=kind, limit=value, price=price, text=_smooth_text(name, value)))
+        out.append(
+            ActiveConstraint(name=name, kind=kind, limit=value, price=price, text=_smooth_text(name, value))
+        )
     return out
 
 
@@ -100,7 +104,11 @@ def _multipliers(
     size = np.maximum(np.linalg.norm(matrix, axis=0), 1e-300)
     low = np.r_[np.zeros(n - 1), -np.inf]
     found = lsq_linear(
-        matrix / size, -slope[inside] * weigh[:, 0], bounds=(low, np.full(n, np.inf)), method="bvls", tol=1e-15
+        matrix / size,
+        -slope[inside] * weigh[:, 0],
+        bounds=(low, np.full(n, np.inf)),
+        method="bvls",
+        tol=1e-15,
     )
     return found.x / size, bool(np.linalg.matrix_rank(matrix / size, tol=1e-6) == n)
 

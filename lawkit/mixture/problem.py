@@ -150,9 +150,7 @@ class MixtureProblem:
             upper = np.where(near > 0, upper, 0.0)
         rows = group_limits(groups or {}, sources)
         if generation is not None and generation.get("budget") is not None:
-            rows.append(
-                generation_limit(generation.get("cost", {}), generation["budget"], n_tokens, sources)
-            )
+            rows.append(generation_limit(generation.get("cost", {}), generation["budget"], n_tokens, sources))
         problem = cls(
             sources=tuple(sources),
             domains=tuple(domains),

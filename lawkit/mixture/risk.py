@@ -41,7 +41,9 @@ def solve_risk(
     finite = np.isfinite(Objective(at, problem, z, ("mean", 0.0)).draws(middle))
     if not finite.all():
         if finite.sum() < len(z) / 2:
-            raise OptimizeError("most draws of the parameters give no finite loss: look at the fit's warnings")
+            raise OptimizeError(
+                "most draws of the parameters give no finite loss: look at the fit's warnings"
+            )
         z = z[finite]
     note = () if finite.all() else (f"{(~finite).sum()} draws without a finite loss are left out",)
     if risk[0] != "quantile":
@@ -84,9 +86,7 @@ def _with_many(
     return solve(at, problem, seed, z, risk, start=first.h)
 
 
-def _least_quantile(
-    at: Target, problem: MixtureProblem, z: np.ndarray, keep: int, h: np.ndarray
-) -> float:
+def _least_quantile(at: Target, problem: MixtureProblem, z: np.ndarray, keep: int, h: np.ndarray) -> float:
     """A lower bound on the keep-th least loss of any mixture: that of the draws' own least losses, each bounded."""
     law = at.fit.law
     if not law.convex_in_weights or problem.over[0] != "mean":

@@ -229,7 +229,9 @@ def _search(
         if len(slack):
             matrix = matrix + (rows.T * (z_rows / slack)) @ rows
         if len(gap):
-            matrix = matrix + (at.slopes.T * (z_outer / gap)) @ at.slopes + np.tensordot(z_outer, at.curves, 1)
+            matrix = (
+                matrix + (at.slopes.T * (z_outer / gap)) @ at.slopes + np.tensordot(z_outer, at.curves, 1)
+            )
         dx, y = _newton_step(matrix, curvature, slope, equal, y)
         decrement = -float(slope @ dx)
         done = (0.01 if corners else 1e-4) * mu if mu <= final else 0.1 * mu
@@ -251,7 +253,11 @@ def _search(
         while True:
             trial = h.copy()
             trial[free] += step * dx
-            new_below, new_above, new_slack = below + step * dx, above - step * dx[capped], slack - step * over
+            new_below, new_above, new_slack = (
+                below + step * dx,
+                above - step * dx[capped],
+                slack - step * over,
+            )
             new = reduced((yield trial, mu))
             new_gap = -new.g
             kept = sound(new) and (new_gap > 0.005 * gap).all()
