@@ -45,7 +45,7 @@ def test_chinchillas_closed_form(flops: float) -> None:
     p = fit.parameters["web"]
     G = (p["alpha"] * p["A"] / (p["beta"] * p["B"])) ** (1 / (p["alpha"] + p["beta"]))
     best = G * (flops / 6) ** (p["beta"] / (p["alpha"] + p["beta"]))
-    assert found.n_params == pytest.approx(best, rel=1e-5)
+    assert found.n_params == pytest.approx(best, rel=1e-8)
     assert 6 * found.n_params * found.n_tokens == pytest.approx(flops)
     assert found.objective == pytest.approx(
         fit.losses(best, flops / (6 * best), np.zeros((1, 0)))[0, 0], rel=1e-10

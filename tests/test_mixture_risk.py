@@ -152,7 +152,7 @@ def test_quantile_says_local_is_no_worse_than_cvars_mixture_and_has_a_bound() ->
 def test_risk_with_limits_and_the_worst_domain_all_at_once() -> None:
     fit = uncertain()
     result = optimize_mixture(
-        fit, **SCALE, risk="cvar:.8", draws=30,
+        fit, **SCALE, risk="cvar:.8", draws=20,
         constraints={"over": "max", "groups": {"g": {"sources": ["s0", "s1"], "upper": 0.3}}},
     )  # fmt: skip
     assert result.certificate == "global"

@@ -23,8 +23,8 @@ __all__ = ["NARROW", "TOLERANCE", "Solution", "solve"]
 
 #: A convex solution with a larger gap is refused, nats.
 TOLERANCE = 1e-6
-#: One with a larger gap is searched again, nats.
-POLISH = 1e-9
+#: One with a larger gap is searched again, nats; the second where the objective has corners.
+POLISH, POLISH_CORNERS = 1e-9, 1e-7
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _solve_convex(objective: Objective, polytope: Polytope, start: np.ndarray | 
         begin = strict_start(objective, polytope, [begin, polytope.center])
     candidates = [_searched(objective, polytope, begin, barrier)]
     notes: list[str] = []
-    if not candidates[0].gap <= POLISH:
+    if not candidates[0].gap <= (POLISH_CORNERS if objective.corners else POLISH):
         if objective.constrained or start is not None:
             begin = strict_start(objective, polytope, [polytope.center])
         again = polytope.toward(candidates[0].h, 0.5) if not objective.constrained else begin
