@@ -56,7 +56,7 @@ class Allocation:
         Change of the objective per 1e18 more flops spent on training at this size, and on generating text; the second
         is None where text costs nothing. Where some is generated they agree: a flop does as much good either way.
     active
-        Limits that bind there, with their prices.
+        Limits that bind there, with their prices; generation within the budget is paid for at the worth of a flop.
     gap, certificate
         How good the mixture is known to be at this size, as `MixtureResult.optimality_gap`.
     warnings
@@ -206,7 +206,7 @@ def allocate(
         flops=flops, generation_flops=flops - FLOPS_PER * n * d if budget.dearest else 0.0, n_params=n, n_tokens=d,
         weights=dict(zip(fit.sources, h.tolist(), strict=True)) if mixed else None, objective=objective,
         intervals=intervals, regret=regret, interval=interval if count else None, price_of_training=training,
-        price_of_generation=generation, active=budget.active(n, share), gap=0.0 if solution is None else solution.gap,
+        price_of_generation=generation, active=budget.binding(n, share), gap=0.0 if solution is None else solution.gap,
         certificate="global" if solution is None else solution.certificate,
         warnings=tuple(dict.fromkeys([*warnings, *(() if solution is None else solution.notes)])),
     )  # fmt: skip

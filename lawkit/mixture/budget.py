@@ -9,6 +9,7 @@ so that the best N is the root of a slope, not the bottom of a flat curve.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,8 @@ RATIOS = (1e-2, 1e5)
 FINE, COARSE = 400, 25
 #: Shares of generation that are searched first.
 SHARES = (0.0, 0.01, 0.05, 0.12, 0.25, 0.45, 0.7, 1.0)
+#: The generation nearest to none, and to all, that is told from it.
+EDGE = 1e-5
 #: Step of finite differences in log n_params and log n_tokens, fourth order.
 STEP = 5e-3
 
@@ -111,6 +114,22 @@ class Budget:
         problem = self.problem(n, share).raised(at.floor)
         return tuple(prices.active(problem, found, lambda other: solve(at, other, self.seed).objective))
 
+    def binding(self, n: float, share: float) -> tuple[ActiveConstraint, ...]:
+        """Limits that bind at the best split, with their prices when generation is paid for at the worth of a flop."""
+        h, _, found = self.at(n, share)
+        if found is None or not self.dearest or self._own(n, share):
+            return self.active(n, share)
+        _, by_d = self.slopes(n, share)
+        fee = -by_d * self.cost / (FLOPS_PER * n + self.dearest * share)
+        problem = self.problem(n, share).raised(self.where(n, share).floor)
+        problem = replace(problem, rows=tuple(r for r in problem.rows if r.kind != "generation"))
+
+        def unknown(_: MixtureProblem) -> float:
+            raise OptimizeError("a split has been chosen already")
+
+        # Where a limit in tokens and the generation meet, the search over the latter stops this near.
+        return tuple(prices.active(problem, replace(found, gradient=found.gradient + fee), unknown, 1e-4))
+
     def slopes(self, n: float, share: float) -> tuple[float, float]:
         """Change of the best loss by log n_params and by log n_tokens, generation per token being held."""
         h, _, found = self.at(n, share)
@@ -139,6 +158,13 @@ class Budget:
     def _own(self, n: float, share: float) -> bool:
         """Whether it is the user's own budget of generation that binds."""
         return self.own_budget is not None and self.own_budget < self.tokens(n, share) * self.dearest * share
+
+    def by_share(self, n: float, share: float) -> float:
+        """Change of the best loss by the generation per token, at the whole budget."""
+        _, by_d = self.slopes(n, share)
+        own = [a.price for a in self.active(n, share) if a.kind == "generation"]
+        gained = own[0] if own and not self._own(n, share) else 0.0
+        return gained - by_d * self.dearest / (FLOPS_PER * n + self.dearest * share)
 
     def along(self, n: float, share: float) -> float:
         """Change of the best loss by log n_params at the whole budget."""
@@ -170,43 +196,61 @@ def split(budget: Budget) -> tuple[float, float]:
     """
     if not budget.dearest:
         return best_size(budget, 0.0)[0], 0.0
-    from scipy.optimize import minimize_scalar
-
     losses, sizes = [], []
+    near = None
     for share in SHARES:
         try:
-            n, loss = best_size(budget, share)
+            n, loss = best_size(budget, share, near)
+            near = n
         except OptimizeError:
-            if share == SHARES[-1] and not losses:
-                raise
             n, loss = np.nan, np.inf
         sizes.append(n)
         losses.append(loss)
     i = int(np.argmin(losses))
     if not np.isfinite(losses[i]):
-        return best_size(budget, 0.0)[0], 0.0  # raises with the reason
+        best_size(budget, 0.0)  # raises with the reason
     low, high = SHARES[max(i - 1, 0)], SHARES[min(i + 1, len(SHARES) - 1)]
+    share, n = _best_share(budget, max(low, EDGE), min(high, 1 - EDGE), sizes[i])
+    if not best_size(budget, share, n)[1] < losses[i] - 1e-12:
+        share, n = SHARES[i], sizes[i]
+    # What the best mixture does not spend on generation is spent on tokens.
+    spent = float(budget.cost @ budget.at(n, share)[0]) / budget.dearest
+    if spent < share - 1e-9:
+        share = spent
+    return best_size(budget, share, n)[0], share
 
-    def loss_of(share: float) -> float:
+
+def _best_share(budget: Budget, low: float, high: float, near: float) -> tuple[float, float]:
+    """The share of generation where the loss stops falling, and the best n_params there."""
+    from scipy.optimize import brentq, minimize_scalar
+
+    sizes = [near]
+
+    def loss_at(share: float) -> float:
         try:
-            return best_size(budget, share, near=sizes[i])[1]
+            sizes[0], loss = best_size(budget, share, sizes[0])
         except OptimizeError:
             return np.inf
+        return loss
 
-    found = minimize_scalar(loss_of, bounds=(low, high), method="bounded", options={"xatol": 1e-7, "maxiter": 40})
-    share = float(found.x) if found.fun < losses[i] - 1e-12 else SHARES[i]
-    n, _ = best_size(budget, share, near=sizes[i])
-    # What the best mixture does not spend on generation is spent on tokens.
-    h = budget.at(n, share)[0]
-    spent = float(budget.cost @ h) / budget.dearest
-    if spent < share - 1e-9:
-        n, _ = best_size(budget, spent, near=n)
-        share = spent
-    return n, share
+    def slope_at(share: float) -> float:
+        sizes[0], _ = best_size(budget, share, sizes[0])
+        return budget.by_share(sizes[0], share)
+
+    try:
+        left, right = slope_at(low), slope_at(high)
+        if left < 0 < right:
+            share: Any = brentq(slope_at, low, high, xtol=1e-7)
+        else:
+            share = low if left >= 0 else high
+    except OptimizeError:
+        share = minimize_scalar(loss_at, bounds=(low, high), method="bounded", options={"xatol": 1e-5}).x
+    loss_at(float(share))
+    return float(share), sizes[0]
 
 
 def best_size(budget: Budget, share: float, near: float | None = None) -> tuple[float, float]:
-    """The best n_params at a share of generation, and its loss; `near` narrows the first search.
+    """The best n_params at a share of generation, and its loss; `near` is where to look first.
 
     Raises
     ------
@@ -215,10 +259,19 @@ def best_size(budget: Budget, share: float, near: float | None = None) -> tuple[
     """
     from scipy.optimize import brentq, minimize_scalar
 
+    def slope_at(u: float) -> float:
+        return budget.along(float(np.exp(u)), share)
+
     ends, points = np.log(budget.ends), COARSE if budget.mixed else FINE
-    if near is not None:
-        ends = np.clip(np.log(near) + np.array([-1.5, 1.5]), *ends)
-        points = 9
+    if near is not None and np.isfinite(near):
+        for reach in (0.02, 0.2, 1.0):
+            try:
+                left, right = np.clip(np.log(near) + np.array([-reach, reach]), *ends)
+                if slope_at(left) < 0 < slope_at(right):
+                    n = float(np.exp(brentq(slope_at, left, right, xtol=1e-9)))
+                    return n, budget.at(n, share)[1]
+            except OptimizeError:
+                break
     grid = np.linspace(*ends, points)
 
     def loss_at(u: float) -> float:
@@ -233,17 +286,11 @@ def best_size(budget: Budget, share: float, near: float | None = None) -> tuple[
     if not np.isfinite(values[at]):
         budget.at(float(np.exp(grid[len(grid) // 2])), share)  # raises with the reason
     if at in (0, points - 1):
-        if near is not None:
-            return best_size(budget, share)
         raise OptimizeError(
             f"the law has no best split of this budget between {RATIOS[0]:g} and {RATIOS[1]:g} tokens per parameter: "
             f"its loss is least at {'the most' if at == 0 else 'the fewest'} tokens; look at the fit's parameters"
         )
     low, high = grid[at - 1], grid[at + 1]
-
-    def slope_at(u: float) -> float:
-        return budget.along(float(np.exp(u)), share)
-
     try:
         left, right = slope_at(low), slope_at(high)
         if left < 0 < right:

@@ -15,8 +15,8 @@ from lawkit.errors import OptimizeError
 RESOLUTION = 1e-12
 #: Slacks (relative to the row's range) up to this are none: the limit holds with equality for every mixture.
 TIGHT = 1e-9
-#: Narrower sets of mixtures are not searched.
-NARROW = 1e-7
+#: Narrower sets of mixtures are not searched; the second among several rows, by HiGHS's own tolerance.
+NARROW, NARROW_ROWS = 1e-7, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ class Polytope:
                     "be one mixture: fix the weights or widen the limits"
                 )
             return self
-        if self.degrees == 0 or self._deepest[1] > TIGHT:
+        if self.degrees == 0 or self._deepest[1] > NARROW_ROWS:
             return self
         lower, upper = self.lower.copy(), self.upper.copy()
         tight = []
@@ -147,7 +147,7 @@ class Polytope:
             lower, upper, self.rows[keep], self.most[keep],
             np.vstack([self.equal, self.rows[tight]]), np.r_[self.equal_to, self.most[tight]],
         )  # fmt: skip
-        if out.degrees > 0 and out._deepest[1] <= TIGHT:
+        if out.degrees > 0 and out._deepest[1] <= NARROW_ROWS:
             raise OptimizeError(
                 "the limits leave a set of mixtures too narrow to search and too wide to be one mixture: fix the "
                 "weights or widen the limits"

@@ -23,7 +23,10 @@ STEP = 0.01
 
 
 def active(
-    problem: MixtureProblem, found: Solution, best: Callable[[MixtureProblem], float]
+    problem: MixtureProblem,
+    found: Solution,
+    best: Callable[[MixtureProblem], float],
+    near: float = NEAR,
 ) -> list[ActiveConstraint]:
     """Limits that the mixture sits on, priced by the multipliers of its optimality conditions.
 
@@ -38,14 +41,16 @@ def active(
         The mixture and the slopes of its losses.
     best
         The least objective within other limits.
+    near
+        A weight or a sum this near its limit is on it.
     """
     h = found.h
-    binding = [s for s in problem.limits if _slack(s, h) < NEAR]
+    binding = [s for s in problem.limits if _slack(s, h) < near]
     # A limit that others imply (an upper one where lower ones leave no more) is kept: it may still have a price.
     single = [s for s in binding if np.count_nonzero(s.coefficients) == 1 and s not in problem.rows]
     rows = [s for s in binding if s in problem.rows]
     smooth = _smooth(problem, found)
-    inside = (h - problem.lower >= NEAR) & (problem.upper - h >= NEAR)
+    inside = (h - problem.lower >= near) & (problem.upper - h >= near)
     columns = np.column_stack(
         [*[s.row[0] for s in rows], *[slope for _, _, slope in smooth], np.ones(len(h))]
     )

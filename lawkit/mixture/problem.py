@@ -150,7 +150,9 @@ class MixtureProblem:
             upper = np.where(near > 0, upper, 0.0)
         rows = group_limits(groups or {}, sources)
         if generation is not None and generation.get("budget") is not None:
-            rows.append(generation_limit(generation.get("cost", {}), generation["budget"], n_tokens, sources))
+            limit = generation_limit(generation.get("cost", {}), generation["budget"], n_tokens, sources)
+            if limit.value < 1 - 1e-9:  # else it pays for every mixture
+                rows.append(limit)
         problem = cls(
             sources=tuple(sources),
             domains=tuple(domains),
