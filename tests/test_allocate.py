@@ -196,7 +196,9 @@ def test_the_joint_optimum_of_a_simulated_law(cost: float) -> None:
     assert found.weights is not None
     spent = 6 * found.n_params * found.n_tokens + cost * found.weights["hq"] * found.n_tokens
     assert spent == pytest.approx(flops, rel=1e-5)
-    assert found.generation_flops == pytest.approx(cost * found.weights["hq"] * found.n_tokens, rel=1e-3, abs=1e12)
+    assert found.generation_flops == pytest.approx(
+        cost * found.weights["hq"] * found.n_tokens, rel=1e-3, abs=1e12
+    )
     mine = truth(np.array(found.n_params), np.array(found.n_tokens), np.array(found.weights["hq"])).mean()
     assert best - 1e-6 <= mine <= best * 1.001
     assert found.certificate == "global"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_mixture import SCALE, make_fit, names, published_fit, random_fit, random_parameters
 from scipy.optimize import minimize
+from test_mixture import SCALE, make_fit, names, published_fit, random_fit, random_parameters
 
 from lawkit import optimize_mixture
 from lawkit.errors import OptimizeError
@@ -234,7 +234,7 @@ def test_capacity_law_under_group_limits_is_within_its_bound() -> None:
 SETS: list[tuple[dict[str, Any], set[str]]] = [
     ({"bounds": {"a": (0.7, 1), "b": (0.6, 1), "c": (0.1, 1)}}, {"a >= 0.7", "b >= 0.6"}),
     ({"bounds": {"a": (0.5, 1), "b": (0.3, 1), "c": (0.3, 1), "d": (0, 0.9)}}, {"a >= 0.5", "b >= 0.3", "c >= 0.3"}),
-    ({"bounds": {s: (0, 0.2) for s in "abcd"}}, {f"{s} <= 0.2" for s in "abcd"}),
+    ({"bounds": dict.fromkeys("abcd", (0, 0.2))}, {f"{s} <= 0.2" for s in "abcd"}),
     ({"bounds": {"a": (0.5, 1)}, "available": {"a": 1.0}}, {"a >= 0.5", "a <= 0.4 (available: 1 unique tokens)"}),
     ({"groups": {"g": {"sources": ["a", "b"], "upper": 0.2}}, "bounds": {"a": (0.3, 1)}}, {"g (a + b) <= 0.2", "a >= 0.3"}),
     (

@@ -62,8 +62,8 @@ _OPTIONS = (
         "--constraints",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
-        help="YAML file of these limits and more: caps and divergence from a prior mixture, highest losses of domains, a "
-        "budget of generation, the worst instead of the mean of domains (docs/mixtures.md). Options win over it.",
+        help="YAML file of these limits and more: caps and divergence from a prior mixture, highest losses of domains, "
+        "a budget of generation, the worst instead of the mean of domains (docs/mixtures.md). Options win over it.",
     ),
 )
 

@@ -92,7 +92,10 @@ def command(
         share = found.generation_flops / found.flops
         pairs += [
             ("  of generation", _output.number(found.price_of_generation)),
-            ("spent on generation", f"{_output.size(found.generation_flops)} flops, {_output.percent(share)}"),
+            (
+                "spent on generation",
+                f"{_output.size(found.generation_flops)} flops, {_output.percent(share)}",
+            ),
         ]
     _output.show_pairs(pairs)
     if found.weights is not None:

@@ -149,7 +149,7 @@ def mixture(given: Mapping[str, float], sources: Sequence[str], argument: str) -
 
 
 def tail(text: Any, argument: str, words: Sequence[str]) -> tuple[str, float]:
-    """('cvar', .9) of 'cvar:.9', ('mean', 0.) of 'mean'; `words` are those allowed, ending in ':' where one needs a level.
+    """('cvar', .9) of 'cvar:.9', ('mean', 0.) of 'mean'; `words` are those allowed, with ':' where a level follows.
 
     Raises
     ------

@@ -86,25 +86,27 @@ class Allocation:
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `lawkit allocate --json` prints."""
-        return finite({
-            "flops": self.flops,
-            "generation_flops": self.generation_flops,
-            "n_params": self.n_params,
-            "n_tokens": self.n_tokens,
-            "tokens_per_parameter": self.n_tokens / self.n_params,
-            "weights": self.weights,
-            "objective": self.objective,
-            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
-            "interval": self.interval,
-            "regret": self.regret,
-            "price_per_1e18_flops_of_training": self.price_of_training,
-            "price_per_1e18_flops_of_generation": self.price_of_generation,
-            "active_constraints": [str(a) for a in self.active],
-            "shadow_prices": self.shadow_prices,
-            "optimality_gap": self.gap,
-            "certificate": self.certificate,
-            "warnings": list(self.warnings),
-        })
+        return finite(
+            {
+                "flops": self.flops,
+                "generation_flops": self.generation_flops,
+                "n_params": self.n_params,
+                "n_tokens": self.n_tokens,
+                "tokens_per_parameter": self.n_tokens / self.n_params,
+                "weights": self.weights,
+                "objective": self.objective,
+                "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+                "interval": self.interval,
+                "regret": self.regret,
+                "price_per_1e18_flops_of_training": self.price_of_training,
+                "price_per_1e18_flops_of_generation": self.price_of_generation,
+                "active_constraints": [str(a) for a in self.active],
+                "shadow_prices": self.shadow_prices,
+                "optimality_gap": self.gap,
+                "certificate": self.certificate,
+                "warnings": list(self.warnings),
+            }
+        )
 
 
 def allocate(
@@ -182,7 +184,9 @@ def allocate(
         max_epochs=max_epochs, target=target, groups=groups,
     )  # fmt: skip
     if asked.pop("risk", "point") != "point":
-        raise OptimizeError("allocate takes the fit's own parameters: leave risk out; intervals say how sure the split is")
+        raise OptimizeError(
+            "allocate takes the fit's own parameters: leave risk out; intervals say how sure the split is"
+        )
     mixed = "weights" in law.columns
     if not mixed and (set(asked) - {"target", "over", "max_epochs"}):
         raise OptimizeError(

@@ -123,7 +123,7 @@ def group_limits(groups: Mapping[str, Any], sources: Sequence[str]) -> list[Limi
         coefficients[index] = 1.0
         label = f"{name} ({listed(list(members), 4)})".replace(", ", " + ")
         for sense, value in ((">=", low), ("<=", high)):
-            if 0 < value and (sense == ">=" or value < 1):
+            if value > 0 and (sense == ">=" or value < 1):
                 out.append(
                     Limit(
                         name=name,

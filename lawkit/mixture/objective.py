@@ -175,7 +175,7 @@ class Objective:
 
 
 def _outer(slopes: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """slopes' (diag(q) - q q' / sum(q)) slopes, (K, K)."""
+    """Slopes' (diag(q) - q q' / sum(q)) slopes, (K, K)."""
     total = q.sum()
     if total <= 0:
         return np.zeros((slopes.shape[1],) * 2)

@@ -63,7 +63,7 @@ def active(
         for s in own[:1] if not fixed else [own[1]]:
             price = float(paid[i]) - _elsewhere(paid, i, h, inside, problem, s.sense)
             known_here = (known or not len(prices[:-1])) and abs(price) < STEEPEST
-            if s.sense == ">=" and s.kind != "law" or s.sense == "<=" or price > 0:
+            if (s.sense == ">=" and s.kind != "law") or s.sense == "<=" or price > 0:
                 price = price if known_here else _moved(problem, s, found.objective, best)
             is_fixed = fixed and s.kind == "upper"
             out.append(_told(replace(s, kind="fixed") if is_fixed else s, price))
