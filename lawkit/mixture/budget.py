@@ -2,8 +2,8 @@
 
 With g_j flops to generate a token of source j, and s = sum of g_j h_j / max g the most that is spent on generation per
 token in units of the dearest, n_params N leaves n_tokens D = C / (6 N + max g s). At each (N, s) the mixture is one
-certified problem, with a row for s; its multipliers give the slope of the loss by N and s exactly (the envelope theorem),
-so that the best N is the root of a slope, not the bottom of a flat curve.
+certified problem, with a row for s; its multipliers give the slope of the loss by N and s exactly (the envelope
+theorem), so that the best N is the root of a slope, not the bottom of a flat curve.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Budget:
 
     def binding(self, n: float, share: float) -> tuple[ActiveConstraint, ...]:
         """Limits that bind at the best split, with their prices when generation is paid for at the worth of a flop."""
-        h, _, found = self.at(n, share)
+        _, _, found = self.at(n, share)
         if found is None or not self.dearest or self._own(n, share):
             return self.active(n, share)
         _, by_d = self.slopes(n, share)
@@ -272,7 +272,7 @@ def best_size(budget: Budget, share: float, near: float | None = None) -> tuple[
                     return n, budget.at(n, share)[1]
             except OptimizeError:
                 break
-    grid = np.linspace(*ends, points)
+    grid = np.linspace(ends[0], ends[1], points)
 
     def loss_at(u: float) -> float:
         try:

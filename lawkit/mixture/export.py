@@ -31,9 +31,9 @@ def export_mixture(
     path
         The file; replaced if it exists.
     format
-        'json' and 'yaml' hold source: weight. 'olmo-core' is the YAML of a `SourceMixtureList` (OLMo-core 2.x). 'torchtitan' is JSON
-        of the entries of a `DatasetMixConfig` (the Grain data stack after 0.3; configurations there are Python, so that the entries
-        are read and put into `WeightedDataset(dataset=..., weight=...)`). By default what the file's name ends in says.
+        'json' and 'yaml' hold source: weight. 'olmo-core' is the YAML of a `SourceMixtureList` (OLMo-core 2).
+        'torchtitan' is JSON with the entries of a `DatasetMixConfig` (torchtitan's main branch; its configurations are
+        Python, so each entry becomes a `WeightedDataset`). By default what the file's name ends in says.
     paths
         Source to files of tokens, for olmo-core; by default '<source>/*.npy', to be replaced.
     epochs
@@ -46,8 +46,9 @@ def export_mixture(
 
     Notes
     -----
-    Both trainers refuse weights of 0: sources without weight are left out there. OLMo-core's ratios are of tokens, as lawkit's weights are;
-    torchtitan's choose documents, so that weights are of tokens only where sources' documents are about as long.
+    Both trainers refuse weights of 0: sources without weight are left out there. OLMo-core's ratios are of tokens, as
+    lawkit's weights are; torchtitan's choose documents, so that they are shares of tokens only where the sources'
+    documents are about as long.
     """
     path = Path(path)
     kind = format or _BY_SUFFIX.get(path.suffix.lower())

@@ -122,7 +122,8 @@ def group_limits(groups: Mapping[str, Any], sources: Sequence[str]) -> list[Limi
         coefficients = np.zeros(len(sources))
         coefficients[index] = 1.0
         label = f"{name} ({listed(list(members), 4)})".replace(", ", " + ")
-        for sense, value in ((">=", low), ("<=", high)):
+        ends: tuple[tuple[Literal["<=", ">="], float], ...] = ((">=", low), ("<=", high))
+        for sense, value in ends:
             if value > 0 and (sense == ">=" or value < 1):
                 out.append(
                     Limit(

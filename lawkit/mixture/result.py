@@ -142,8 +142,8 @@ class MixtureResult:
     weights
         Source to fraction of the training tokens, sum 1.
     objective
-        Target-weighted mean (or maximum or CVaR) of the predicted losses, nats per token; its `risk` over draws where one
-        was asked for.
+        Target-weighted mean (or maximum or CVaR) of the predicted losses, nats per token; its `risk` over draws where
+        one was asked for.
     risk
         'point' (the fit's own parameters), 'mean', 'cvar:q' or 'quantile:q' over draws.
     predicted
@@ -195,7 +195,7 @@ class MixtureResult:
 
     @property
     def shadow_prices(self) -> dict[str, float]:
-        """Source, group or other limit to the change of the objective per unit of it, nats per unit weight (or per nat)."""
+        """Name of each limit that binds to the change of the objective per unit of it, nats per unit weight (or nat)."""
         return {a.name: a.price for a in self.active}
 
     @property

@@ -174,9 +174,9 @@ def _searched(objective: Objective, polytope: Polytope, start: np.ndarray, barri
     weights = objective.weights(found.h, found.barrier)
     best = _judged(objective, polytope, found.h, weights, found.outer, found.rows)
     proof = weights, found.outer, found.rows
-    if best.gap > POLISH and (other := multipliers(objective, polytope, found.h)) is not None:
-        if (again := _judged(objective, polytope, found.h, *other)).gap < best.gap:
-            best, proof = again, other
+    other = multipliers(objective, polytope, found.h) if best.gap > POLISH else None
+    if other is not None and (again := _judged(objective, polytope, found.h, *other)).gap < best.gap:
+        best, proof = again, other
     for zeros in (True, False):
         h = polytope.snap(found.h, 1e-8, zeros=zeros)
         if objective.constrained and not (objective.constraints(h)[0] <= 1e-12).all():
