@@ -195,7 +195,7 @@ class MixtureResult:
 
     @property
     def shadow_prices(self) -> dict[str, float]:
-        """Name of each limit that binds to the change of the objective per unit of it, nats per unit weight (or nat)."""
+        """Name of each limit that binds to the change of the objective per unit: nats per weight, or per nat."""
         return {a.name: a.price for a in self.active}
 
     @property
