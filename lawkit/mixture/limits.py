@@ -121,7 +121,8 @@ def group_limits(groups: Mapping[str, Any], sources: Sequence[str]) -> list[Limi
             raise OptimizeError(f"{where} limits nothing: give it a lower or an upper limit")
         coefficients = np.zeros(len(sources))
         coefficients[index] = 1.0
-        label = f"{name} ({listed(list(members), 4)})".replace(", ", " + ")
+        told = listed(list(members), 4).replace(", ", " + ")
+        label = name if name.replace(" ", "") == told.replace(" ", "") else f"{name} ({told})"
         ends: tuple[tuple[Literal["<=", ">="], float], ...] = ((">=", low), ("<=", high))
         for sense, value in ends:
             if value > 0 and (sense == ">=" or value < 1):
