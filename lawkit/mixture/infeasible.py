@@ -97,7 +97,7 @@ def violation(limits: Sequence[Limit], K: int) -> tuple[float, np.ndarray]:
     rows, most = (np.array(x) for x in zip(*[s.row for s in limits], strict=True))
     n = len(limits)
     # A tie goes to upper limits, which can usually be moved, and among them to the first.
-    cost = 1.0 + 1e-7 * np.arange(n) / n + np.array([0.0 if s.sense == "<=" else 1e-6 for s in limits])
+    cost = 1.0 + 2e-5 * np.arange(n) / n + np.array([0.0 if s.sense == "<=" else 4e-5 for s in limits])
     found = linear_program(
         np.r_[np.zeros(K), cost], np.zeros(K + n), np.r_[np.ones(K), np.full(n, np.inf)],
         np.r_[np.ones(K), np.zeros(n)][None], np.ones(1), np.hstack([rows, -np.eye(n)]), most,
