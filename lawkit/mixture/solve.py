@@ -97,7 +97,8 @@ def solve(
         if objective.constrained and objective.constraints(only)[0].max() > 1e-12:
             strict_start(objective, polytope, [only])
         return _finished(objective, only, value, value, "global", weights, np.zeros(len(objective.names())))
-    if law.form == "capacity" and not (objective.constrained or objective.corners or z is not None):
+    plain = not (objective.constrained or objective.corners or z is not None) and polytope is problem.polytope
+    if law.form == "capacity" and plain:
         return _solve_capacity(at, problem, objective)
     if law.convex_in_weights:
         return _solve_convex(objective, polytope, start)
