@@ -14,7 +14,7 @@ from lawkit.mixture._capacity_search import solve as solve_capacity
 from lawkit.mixture._cones import ConeProgram, SolverError
 from lawkit.mixture._form import Scale
 from lawkit.mixture._linear import linear_minimum
-from lawkit.mixture.capacity import ABOVE, UNDECIDED, CapacityForm, secant
+from lawkit.mixture.capacity import ABOVE, UNDECIDED, CapacityForm, Point, secant
 from lawkit.mixture.certificate import frank_wolfe_gap
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.smooth import minimise, multi_start
@@ -234,6 +234,18 @@ def test_capacity_bounds_hold_at_any_point_and_boxes_keep_the_best(n_params):
     for i, floor in enumerate(form.floor_bounds()):
         at_floor = [form.objective(p) for p in points if p.u[i] <= form.log_floor]
         assert floor <= min(at_floor, default=np.inf)
+
+
+def test_capacity_bound_at_a_point_far_outside_is_still_a_bound():
+    """A conic solver that stops short may return one, where exponentials overflow."""
+    parameters, scale = capacity_case(3, 60.0)
+    limits = problem({"s1": (0, 0.2)}, SOURCES, SOURCES).raised(1e-4)
+    form = CapacityForm(parameters, scale, limits)
+    branch = form.whole(np.full(K, UNDECIDED))
+    inside = form.point(limits.interior())
+    for far in (1e4, -1e4):
+        bound, _ = form.bound(Point(np.full(K, far), np.full(K, far), 0.0), branch)
+        assert bound <= form.objective(inside)
 
 
 def test_capacity_bound_with_a_tight_cap_is_honest():

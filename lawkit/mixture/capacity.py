@@ -175,6 +175,12 @@ class CapacityForm:
         Returns also the branch's box without what the bound's reduced costs show to be worse than `best`.
         """
         K, above = len(self.b), branch.state == ABOVE
+        # A conic solver that stopped short may be far outside, where the exponentials overflow.
+        p = Point(
+            np.clip(np.nan_to_num(p.u), branch.u_low, branch.u_high),
+            np.clip(np.nan_to_num(p.s), branch.s_low, branch.s_high),
+            p.m,
+        )
         slope_u = -self.gain * self.b * np.exp(-self.b * p.u)
         slope_s = -self.noise * self.a * np.exp(-self.a * p.s)
         zero, eye = np.zeros(K), np.eye(K)
