@@ -7,12 +7,12 @@ In u = log x, s = log h and m = log of the inner problem's multiplier, the law r
                s_i <= m + (b_i + 1) log H - log(b_i c_i)  where u_i = log H,
                sum e^u = N + (K - 1) H,  sum e^s = 1,  u >= log H.
 
-Limits on sums of weights are convex too, once written without negative coefficients. Three things stand between this and a convex program, and `solve` branches on each. Which sources are at their
-floor: an undecided source gets the inequality with its own u_i, which both cases satisfy. And the two sums:
-"at most" is convex and nearly always tight by itself; "at least" is relaxed to the secants of the
-exponentials over the branch's box, exact as the box shrinks. Without caps on the weights one program is as a
-rule the whole proof. Every bound is a linear program of the objective and the rows linearised, so no conic
-solver's word is taken for it.
+Limits on sums of weights are convex too, once written without negative coefficients. Three things stand between this
+and a convex program, and `solve` branches on each. Which sources are at their floor: an undecided source gets the
+inequality with its own u_i, which both cases satisfy. And the two sums: "at most" is convex and nearly always tight by
+itself; "at least" is relaxed to the secants of the exponentials over the branch's box, exact as the box shrinks.
+Without caps on the weights one program is as a rule the whole proof. Every bound is a linear program of the objective
+and the rows linearised, so no conic solver's word is taken for it.
 """
 
 from __future__ import annotations

@@ -91,12 +91,10 @@ def instances(count: int = 200) -> None:
         for i in range(count):
             K, E = int(rng.integers(2, 31 if law != "capacity" else 16)), int(rng.integers(1, 9))
             fit = capacity_fit(K, rng) if law == "capacity" else mixtures.random_fit(law, K, E, 1000 + i)
-            scale = (1300.0, 30.0) if law == "capacity" else tuple(SCALE.values())
+            n, d = (1300.0, 30.0) if law == "capacity" else SCALE.values()
             limits = limits_of(fit.sources, rng, law != "capacity") if i % 2 else {}
-            at = Target(fit, *scale)
-            problem = MixtureProblem.build(fit.sources, fit.domains, n_tokens=scale[1], **limits).raised(
-                at.floor
-            )
+            at = Target(fit, n, d)
+            problem = MixtureProblem.build(fit.sources, fit.domains, n_tokens=d, **limits).raised(at.floor)
             start = time.process_time()
             try:
                 found = solve(at, problem)
