@@ -149,6 +149,7 @@ def test_quantile_says_local_is_no_worse_than_cvars_mixture_and_has_a_bound() ->
     assert result.lower_bound <= min(least, result.objective)
 
 
+@pytest.mark.slow
 def test_risk_with_limits_and_the_worst_domain_all_at_once() -> None:
     fit = uncertain()
     result = optimize_mixture(
@@ -186,6 +187,7 @@ def replace_convexity(fit: Any) -> Any:
     return replace(fit, estimate=replace(fit.estimate, law=Unproven()))
 
 
+@pytest.mark.slow
 def test_intervals_respect_groups_and_losses() -> None:
     fit = uncertain(sd=0.05)
     groups = {"g": {"sources": ["s0", "s1"], "upper": 0.3}}
