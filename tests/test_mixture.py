@@ -14,6 +14,7 @@ from lawkit.fitting.estimate import Estimate
 from lawkit.laws.formula import FormulaLaw
 from lawkit.mixture import optimize, prices
 from lawkit.mixture.problem import MixtureProblem
+from lawkit.mixture.solve import Solution
 from lawkit.mixture.target import Target
 from lawkit.runs import Runs
 
@@ -291,29 +292,30 @@ def test_limits_are_priced_by_moving_them_the_way_they_can_move():
         ({"b": (None, 0.7)}, 0.0, [0.3, 0.7], "b", "upper"),
         ({}, 0.2, [0.2, 0.8], "a", "law"),
     ):
-        limits = MixtureProblem.build("ab", "e", bounds=bounds)
-        at, raised = np.array(h), limits.raised(floor)
+        limits = MixtureProblem.build("ab", "e", bounds=bounds).raised(floor)
         slope = np.where(np.array(["a", "b"]) == source, 1e9, 0.0)
-        (found,) = prices.active(limits, floor, at, slope, best(raised), lambda p: best(p.raised(floor)))  # noqa: B023
-        assert (found.source, found.kind) == (source, kind)
+        at = Solution(np.array(h), best(limits), slope, 0.0, "global", None)
+        (found,) = prices.active(limits, at, lambda p: best(p.raised(floor)))  # noqa: B023
+        assert (found.name, found.kind) == (source, kind)
         sign = -1 if kind == "upper" else 1
         assert found.price == pytest.approx(sign * 2 * (h[0] - center[0]), abs=0.011)
     tight = MixtureProblem.build("ab", "e", bounds={"a": (0.2, 0.2)})
-    (fixed, *_) = prices.active(tight, 0.0, np.array([0.2, 0.8]), np.array([1e9, 0.0]), 0.01, best)
+    at = Solution(np.array([0.2, 0.8]), 0.01, np.array([1e9, 0.0]), 0.0, "global", None)
+    (fixed, *_) = prices.active(tight, at, best)
     assert (fixed.kind, str(fixed)) == ("fixed", "a = 0.2")
 
 
 def test_an_answer_stands_when_there_is_none_without_limits_to_compare_with(monkeypatch):
     fit = random_fit("transfer", 3, 2, 0)
     whole = optimize_mixture(fit, **SCALE, bounds={"s0": (0.4, 1)})
-    real = optimize.solve
+    real = optimize.solve_risk
 
-    def only_limited(at, problem, seed=0):
+    def only_limited(at, problem, *rest):
         if not problem.limited:
             raise OptimizeError("no gap closed")
-        return real(at, problem, seed)
+        return real(at, problem, *rest)
 
-    monkeypatch.setattr(optimize, "solve", only_limited)
+    monkeypatch.setattr(optimize, "solve_risk", only_limited)
     result = optimize_mixture(fit, **SCALE, bounds={"s0": (0.4, 1)})
     assert result.weights == whole.weights
     assert result.unconstrained_weights is None
@@ -406,12 +408,18 @@ def test_results_repeat_to_the_bit():
         ({"bounds": {"s0": 0.5}}, r"must be a pair \(lower, upper\), got 0.5"),
         ({"bounds": {"s0": (0, float("nan"))}}, "finite number"),
         ({"bounds": {"s0": (0, "half")}}, "must be a number"),
-        ({"bounds": {"s0": (0.7, 1), "s1": (0.6, 1)}}, r"add up to 1.3, more than 1 .*lower them by 0.3"),
+        (
+            {"bounds": {"s0": (0.7, 1), "s1": (0.6, 1)}},
+            r"add up to 1.3, more than 1.*by 0.3 of .*lower s0's limit to 0.4; or",
+        ),
         (
             {"bounds": dict.fromkeys(("s0", "s1", "s2"), (0, 0.2))},
-            r"add up to 0.6, less than 1 .*raise them by 0.4 in total, for example raise s\d's limit to 0.6",
+            r"add up to 0.6, less than 1.*by 0.4 of the mixture\): raise s\d's limit to 0.6; or raise s\d",
         ),
-        ({"bounds": {"s0": (0.5, 1)}, "available": {"s0": 1e10}}, "s0 must be at least 0.5, but s0 <= 0.04"),
+        (
+            {"bounds": {"s0": (0.5, 1)}, "available": {"s0": 1e10}},
+            "s0 >= 0.5, s0 <= 0.04 .* find 1.15e\\+11 more",
+        ),
         ({"available": {"s0": 1e9, "s1": 1e9, "s2": 1e9}}, "more unique tokens of s"),
         ({"available": {"s0": -1}}, "0 or more"),
         ({"available": {"s0": 1e9}, "max_epochs": 0}, "max_epochs must be above 0"),

@@ -5,15 +5,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_mixture import make_fit
 
+from lawkit import optimize_mixture
 from lawkit.errors import OptimizeError
-from lawkit.mixture import additive, exponential, transfer
 from lawkit.mixture._capacity_search import _Search
 from lawkit.mixture._capacity_search import solve as solve_capacity
 from lawkit.mixture._cones import ConeProgram, SolverError
 from lawkit.mixture._form import Scale
-from lawkit.mixture.capacity import ABOVE, UNDECIDED, CapacityForm, secant
-from lawkit.mixture.certificate import frank_wolfe_gap, linear_minimum
+from lawkit.mixture._linear import linear_minimum
+from lawkit.mixture.capacity import ABOVE, UNDECIDED, CapacityForm, Point, secant
+from lawkit.mixture.certificate import frank_wolfe_gap
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.smooth import minimise, multi_start
 
@@ -21,11 +23,24 @@ K, E = 5, 3
 SOURCES = tuple(f"s{i}" for i in range(K))
 DOMAINS = tuple(f"d{i}" for i in range(E))
 BOUNDS = {"s0": (0.1, 0.4), "s3": (0.0, 0.25)}
-SCALE = Scale(n_params=3e9, n_tokens=1e11, n_ref=1e9, d_ref=2e10)
 
 
 def problem(bounds=None, sources=SOURCES, domains=DOMAINS):
     return MixtureProblem.build(sources, domains, bounds=bounds)
+
+
+def ours(law, parameters):
+    """The best mixture (K,) of a law with these parameters, one set a domain."""
+    fit = make_fit(
+        law,
+        dict(zip(DOMAINS, parameters, strict=True)),
+        list(SOURCES),
+        list(DOMAINS),
+        (1e9, 1e9),
+        (2e10, 2e10),
+    )
+    result = optimize_mixture(fit, n_params=3e9, n_tokens=1e11, bounds=BOUNDS)
+    return np.array(list(result.weights.values()))
 
 
 def cvxpy_minimum(loss, limits):
@@ -37,14 +52,14 @@ def cvxpy_minimum(loss, limits):
     return stated.value
 
 
-# ---- conic programs -----------------------------------------------------------------------------------
+# ---- laws as cvxpy states them -----------------------------------------------------------------------------------
 
 
 def test_transfer_program_is_the_law_as_cvxpy_states_it():
     rng = np.random.default_rng(0)
     parameters = [
         {
-            "alpha": 0.4, "beta": 0.5, "gamma": 0.7, "delta": 0.6, "g": g, "q0": 0.5, "k0": 0.4, "r0": 3.0,
+            "E": 1.0, "alpha": 0.4, "beta": 0.5, "gamma": 0.7, "delta": 0.6, "g": g, "q0": 0.5, "k0": 0.4, "r0": 3.0,
             **{w: np.exp(rng.normal(0, 1, K)) for w in "qkr"},
         }
         for g in (0.5, 0.7, 0.9)
@@ -72,9 +87,9 @@ def test_transfer_program_is_the_law_as_cvxpy_states_it():
         return cp.log_sum_exp(cp.hstack(x))
 
     stated = cvxpy_minimum(lambda h: loss(h, cp.log, power, cp.exp, log_sum_exp), limits)
-    h = transfer.solve(parameters, SCALE, limits)
-    ours = loss(h, np.log, np.power, np.exp, np.logaddexp.reduce)
-    assert ours == pytest.approx(stated, abs=1e-7)
+    h = ours("transfer", parameters)
+    found = loss(h, np.log, np.power, np.exp, np.logaddexp.reduce)
+    assert found == pytest.approx(stated, abs=1e-7)
     assert h.sum() == pytest.approx(1, abs=1e-8)
     np.testing.assert_allclose(h, np.clip(h, limits.lower, limits.upper), atol=1e-8)
 
@@ -91,18 +106,21 @@ def test_exponential_program_is_the_law_as_cvxpy_states_it():
     def loss(h, exp):
         return sum(p[x] * f * exp(p[f"t_{x}"] @ h) for p in scaled for x, f in sizes.items())
 
-    h = exponential.solve(scaled, SCALE, problem(BOUNDS))
+    h = ours("exponential-scale", scaled)
     stated = cvxpy_minimum(lambda h: loss(h, cp.exp), problem(BOUNDS))
     assert loss(h, np.exp) == pytest.approx(stated, abs=1e-7)
     plain = [{"c": 2.0, "k": 0.5, "t": rng.normal(0, 3, K)} for _ in DOMAINS]
-    h = exponential.solve(plain, SCALE, problem(BOUNDS))
+    h = ours("exponential", plain)
     stated = cvxpy_minimum(lambda h: sum(p["k"] * cp.exp(p["t"] @ h) for p in plain), problem(BOUNDS))
     assert sum(p["k"] * np.exp(p["t"] @ h) for p in plain) == pytest.approx(stated, abs=1e-7)
 
 
 def test_additive_program_is_the_law_as_cvxpy_states_it():
     rng = np.random.default_rng(2)
-    parameters = [{"C": np.exp(rng.normal(0, 1, K)), "gamma": rng.uniform(0.2, 0.9, K)} for _ in DOMAINS]
+    scale = {"E": 1.0, "A": 400.0, "B": 1000.0, "alpha": 0.35, "beta": 0.37}
+    parameters = [
+        {**scale, "C": np.exp(rng.normal(0, 1, K)), "gamma": rng.uniform(0.2, 0.9, K)} for _ in DOMAINS
+    ]
 
     def stated(h):
         return sum(
@@ -110,9 +128,9 @@ def test_additive_program_is_the_law_as_cvxpy_states_it():
             for p in parameters
         )
 
-    h = additive.solve(parameters, SCALE, problem(BOUNDS))
-    ours = sum(1 / (p["C"] @ h ** p["gamma"]) for p in parameters)
-    assert ours == pytest.approx(cvxpy_minimum(stated, problem(BOUNDS)), abs=1e-6)
+    h = ours("additive", parameters)
+    found = sum(1 / (p["C"] @ h ** p["gamma"]) for p in parameters)
+    assert found == pytest.approx(cvxpy_minimum(stated, problem(BOUNDS)), abs=1e-6)
 
 
 def test_an_empty_program_has_no_point():
@@ -216,6 +234,18 @@ def test_capacity_bounds_hold_at_any_point_and_boxes_keep_the_best(n_params):
     for i, floor in enumerate(form.floor_bounds()):
         at_floor = [form.objective(p) for p in points if p.u[i] <= form.log_floor]
         assert floor <= min(at_floor, default=np.inf)
+
+
+def test_capacity_bound_at_a_point_far_outside_is_still_a_bound():
+    """A conic solver that stops short may return one, where exponentials overflow."""
+    parameters, scale = capacity_case(3, 60.0)
+    limits = problem({"s1": (0, 0.2)}, SOURCES, SOURCES).raised(1e-4)
+    form = CapacityForm(parameters, scale, limits)
+    branch = form.whole(np.full(K, UNDECIDED))
+    inside = form.point(limits.interior())
+    for far in (1e4, -1e4):
+        bound, _ = form.bound(Point(np.full(K, far), np.full(K, far), 0.0), branch)
+        assert bound <= form.objective(inside)
 
 
 def test_capacity_bound_with_a_tight_cap_is_honest():

@@ -566,7 +566,7 @@ def test_json_has_the_intervals(folder, capsys):
     assert 0 <= out["regret"]["mean"] <= out["regret"]["upper"]
     assert set(out["baselines"]) == set(out["against"]) == {"uniform", "best_recorded", "baseline"}
     for name, other in out["against"].items():
-        assert other["objective"] == out["baselines"][name]
+        assert other["objective"] == pytest.approx(out["baselines"][name], rel=1e-12)
         assert other["probability_worse"] == 1
         assert 0 < other["difference"][0] <= other["difference"][1] <= other["difference"][2]
     assert main([*command, "--draws", "0", "--baseline", "s0=.5,s1=.5"]) == 0

@@ -1,28 +1,30 @@
-"""A compute budget split between model size and tokens, and the best mixture there."""
+"""A compute budget split between model size, tokens and generated text, and the best mixture there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lawkit.errors import OptimizeError
+from lawkit.io._json import finite
+from lawkit.mixture._checks import target_weights
 from lawkit.mixture._warnings import edge_warnings, scale_warnings
-from lawkit.mixture.problem import MixtureProblem, target_weights
-from lawkit.mixture.solve import solve
-from lawkit.mixture.target import Target, check_size
+from lawkit.mixture.budget import FLOPS_PER, Budget, split
+from lawkit.mixture.constraints import merged, read_constraints
+from lawkit.mixture.result import ActiveConstraint
+from lawkit.mixture.target import check_size
 
 if TYPE_CHECKING:
     from lawkit.fitting import Fit
 
-#: Training costs this many flops per parameter and token (Kaplan et al. 2020, arXiv:2001.08361).
-FLOPS_PER = 6.0
-#: Tokens per parameter that are searched between.
-RATIOS = (1e-2, 1e5)
-#: Points of the search over that range: at a given mixture, and where each has a best mixture of its own.
-_FINE, _COARSE = 400, 30
+__all__ = ["FLOPS_PER", "Allocation", "allocate"]
+
+#: Points of the search over splits under draws.
+_FINE = 400
 #: Draws by default, where the fit has some.
 DRAWS = 200
 
@@ -34,7 +36,9 @@ class Allocation:
     Attributes
     ----------
     flops
-        The budget, 6 x n_params x n_tokens.
+        The budget: 6 x n_params x n_tokens, plus what generating text costs.
+    generation_flops
+        The part of it that is spent on generating text.
     n_params, n_tokens
         Non-embedding parameters and training tokens.
     weights
@@ -48,11 +52,19 @@ class Allocation:
         Loss given up by this split on average over the draws, each of which has a best one of its own; nats per token.
     interval
         Nominal coverage of `intervals`; None without draws.
+    price_of_training, price_of_generation
+        Change of the objective per 1e18 more flops spent on training at this size, and on generating text; the second
+        is None where text costs nothing. Where some is generated they agree: a flop does as much good either way.
+    active
+        Limits that bind there, with their prices; generation within the budget is paid for at the worth of a flop.
+    gap, certificate
+        How good the mixture is known to be at this size, as `MixtureResult.optimality_gap`.
     warnings
         What to know before acting on it.
     """
 
     flops: float
+    generation_flops: float
     n_params: float
     n_tokens: float
     weights: dict[str, float] | None
@@ -60,22 +72,41 @@ class Allocation:
     intervals: dict[str, tuple[float, float]]
     regret: float | None
     interval: float | None
+    price_of_training: float
+    price_of_generation: float | None = None
+    active: tuple[ActiveConstraint, ...] = ()
+    gap: float = 0.0
+    certificate: str = "global"
     warnings: tuple[str, ...] = ()
+
+    @property
+    def shadow_prices(self) -> dict[str, float]:
+        """The prices of `active` by name, nats per unit weight (or per nat)."""
+        return {a.name: a.price for a in self.active}
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `lawkit allocate --json` prints."""
-        return {
-            "flops": self.flops,
-            "n_params": self.n_params,
-            "n_tokens": self.n_tokens,
-            "tokens_per_parameter": self.n_tokens / self.n_params,
-            "weights": self.weights,
-            "objective": self.objective,
-            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
-            "interval": self.interval,
-            "regret": self.regret,
-            "warnings": list(self.warnings),
-        }
+        return finite(
+            {
+                "flops": self.flops,
+                "generation_flops": self.generation_flops,
+                "n_params": self.n_params,
+                "n_tokens": self.n_tokens,
+                "tokens_per_parameter": self.n_tokens / self.n_params,
+                "weights": self.weights,
+                "objective": self.objective,
+                "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+                "interval": self.interval,
+                "regret": self.regret,
+                "price_per_1e18_flops_of_training": self.price_of_training,
+                "price_per_1e18_flops_of_generation": self.price_of_generation,
+                "active_constraints": [str(a) for a in self.active],
+                "shadow_prices": self.shadow_prices,
+                "optimality_gap": self.gap,
+                "certificate": self.certificate,
+                "warnings": list(self.warnings),
+            }
+        )
 
 
 def allocate(
@@ -84,21 +115,26 @@ def allocate(
     *,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     available: Mapping[str, float] | None = None,
-    max_epochs: float | Mapping[str, float] = 4.0,
+    max_epochs: float | Mapping[str, float] | None = None,
     target: Mapping[str, float] | None = None,
+    groups: Mapping[str, Any] | None = None,
+    constraints: Mapping[str, Any] | str | Path | None = None,
     draws: int | None = None,
     interval: float = 0.9,
     seed: int = 0,
 ) -> Allocation:
-    """The n_params and n_tokens, and the mixture, with the least predicted loss for a training budget.
+    """The n_params and n_tokens, and the mixture, with the least predicted loss for a budget of flops.
+
+    Where `constraints` say what generating a source costs, generation and training share the budget:
+    6 n_params n_tokens + n_tokens * sum of cost * weight = flops.
 
     Parameters
     ----------
     fit
         A fitted law in which the loss falls with both n_params and n_tokens.
     flops
-        The budget, counted as 6 n_params n_tokens.
-    bounds, available, max_epochs, target
+        The budget, counted as 6 n_params n_tokens and the cost of generation.
+    bounds, available, max_epochs, target, groups, constraints
         As for `optimize_mixture`; for laws with weights.
     draws
         Of the parameters, each with its own best split at the mixture found; by default 200 where the fit has
@@ -140,54 +176,43 @@ def allocate(
                 else "the runs have no such column"
             )
             raise OptimizeError(
-                f"a budget is split between n_params and n_tokens, but the fit says nothing of {name}: {why}; fit "
-                "runs of several sizes and token counts by a law of both"
+                f"a budget is split between n_params and n_tokens, but {name} does not count here: {why}; fit a law of "
+                "both to runs of several sizes"
             )
-    if "unique" in law.columns:
+    asked = merged(
+        read_constraints(constraints, fit.sources, fit.domains), bounds=bounds, available=available,
+        max_epochs=max_epochs, target=target, groups=groups,
+    )  # fmt: skip
+    if asked.pop("risk", "point") != "point":
         raise OptimizeError(
-            f"law {law.name} counts repetition, which a split of flops does not know yet: fit a law without it"
+            "allocate takes the fit's own parameters: leave risk out; intervals say how sure the split is"
         )
     mixed = "weights" in law.columns
-    if not mixed and (bounds or available):
+    if not mixed and (set(asked) - {"target", "over", "max_epochs"}):
         raise OptimizeError(
-            f"law {law.name} does not depend on mixture weights: leave bounds and available out"
+            f"law {law.name} does not depend on mixture weights: leave {', '.join(sorted(set(asked) - {'target'}))} out"
         )
-    v = target_weights(target, fit.domains)
-    log_n = 0.5 * (np.log(flops / FLOPS_PER) - np.log(np.array(RATIOS)[::-1]))
-
-    def tokens(n: np.ndarray) -> np.ndarray:
-        return flops / (FLOPS_PER * n)
-
-    def best_mixture(n: float) -> tuple[float, np.ndarray]:
-        d = float(tokens(np.array(n)))
-        problem = MixtureProblem.build(
-            fit.sources, fit.domains, n_tokens=d, bounds=bounds, available=available, max_epochs=max_epochs,
-            target=target,
-        )  # fmt: skip
-        found = solve(Target(fit, n, d), problem, seed)
-        return found.objective, found.h
-
-    h = np.zeros(len(fit.sources))
-    if mixed:
-        n = float(np.exp(_least(lambda u: best_mixture(float(np.exp(u)))[0], log_n, _COARSE)))
-        objective, h = best_mixture(n)
-    else:
-
-        def at_one(u: float) -> float:
-            return float(_losses(fit, fit.z[None], np.exp([u]), tokens, h, v)[0, 0])
-
-        n = float(np.exp(_least(at_one, log_n)))
-        objective = float(_losses(fit, fit.z[None], np.array([n]), tokens, h, v)[0, 0])
-    d = float(tokens(np.array(n)))
+    budget = Budget(fit, flops, asked, seed)
+    n, share = split(budget)
+    d = float(budget.tokens(n, share))
+    h, objective, solution = budget.at(n, share)
+    v = target_weights(asked.get("target"), fit.domains)
     warnings = [*_fixed_sizes(fit), *scale_warnings(fit, n, d), *(edge_warnings(fit, h) if mixed else [])]
     count = draws if draws is not None else (DRAWS if fit.draws is not None else 0)
     intervals, regret = {}, None
     if count:
-        intervals, regret = _under_draws(fit, fit.draw(count, seed), n, tokens, h, v, interval, log_n)
+        log_n = np.log(budget.ends)
+        intervals, regret = _under_draws(
+            fit, fit.draw(count, seed), n, lambda m: budget.tokens(m, share), h, v, interval, log_n
+        )
+    training, generation = budget.prices(n, share)
     return Allocation(
-        flops=flops, n_params=n, n_tokens=d, weights=dict(zip(fit.sources, h.tolist(), strict=True)) if mixed else None,
-        objective=objective, intervals=intervals, regret=regret, interval=interval if count else None,
-        warnings=tuple(dict.fromkeys(warnings)),
+        flops=flops, generation_flops=flops - FLOPS_PER * n * d if budget.dearest else 0.0, n_params=n, n_tokens=d,
+        weights=dict(zip(fit.sources, h.tolist(), strict=True)) if mixed else None, objective=objective,
+        intervals=intervals, regret=regret, interval=interval if count else None, price_of_training=training,
+        price_of_generation=generation, active=budget.binding(n, share), gap=0.0 if solution is None else solution.gap,
+        certificate="global" if solution is None else solution.certificate,
+        warnings=tuple(dict.fromkeys([*warnings, *(() if solution is None else solution.notes)])),
     )  # fmt: skip
 
 
@@ -196,26 +221,6 @@ def _losses(fit: Fit, z: np.ndarray, n: np.ndarray, tokens: Any, h: np.ndarray, 
     mixtures = np.broadcast_to(h, (len(n), len(h)))
     with np.errstate(all="ignore"):
         return fit.estimate.losses_at(z, fit.estimate.inputs(mixtures, n, tokens(n))) @ v
-
-
-def _least(loss: Callable[[float], float], log_n: np.ndarray, points: int = _FINE) -> float:
-    """The log n_params of least loss: the best of a grid, then Brent's method between its neighbours."""
-    from scipy.optimize import minimize_scalar
-
-    grid = np.linspace(log_n[0], log_n[1], points)
-    values = np.array([loss(u) for u in grid])
-    values[~np.isfinite(values)] = np.inf
-    at = int(np.argmin(values))
-    if at in (0, points - 1) or not np.isfinite(values[at]):
-        raise OptimizeError(
-            f"the law has no best split of this budget between {RATIOS[0]:g} and {RATIOS[1]:g} tokens per parameter: "
-            f"its loss is least at {'the most' if at == 0 else 'the fewest'} tokens; look at the fit's parameters"
-        )
-    return float(
-        minimize_scalar(
-            loss, bounds=(grid[at - 1], grid[at + 1]), method="bounded", options={"xatol": 1e-9}
-        ).x
-    )
 
 
 def _under_draws(

@@ -7,12 +7,12 @@ In u = log x, s = log h and m = log of the inner problem's multiplier, the law r
                s_i <= m + (b_i + 1) log H - log(b_i c_i)  where u_i = log H,
                sum e^u = N + (K - 1) H,  sum e^s = 1,  u >= log H.
 
-Three things stand between this and a convex program, and `solve` branches on each. Which sources are at their
-floor: an undecided source gets the inequality with its own u_i, which both cases satisfy. And the two sums:
-"at most" is convex and nearly always tight by itself; "at least" is relaxed to the secants of the
-exponentials over the branch's box, exact as the box shrinks. Without caps on the weights one program is as a
-rule the whole proof. Every bound is a linear program of the objective and the rows linearised, so no conic
-solver's word is taken for it.
+Limits on sums of weights are convex too, once written without negative coefficients. Three things stand between this
+and a convex program, and `solve` branches on each. Which sources are at their floor: an undecided source gets the
+inequality with its own u_i, which both cases satisfy. And the two sums: "at most" is convex and nearly always tight by
+itself; "at least" is relaxed to the secants of the exponentials over the branch's box, exact as the box shrinks.
+Without caps on the weights one program is as a rule the whole proof. Every bound is a linear program of the objective
+and the rows linearised, so no conic solver's word is taken for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from lawkit.errors import OptimizeError
 from lawkit.mixture._cones import ConeProgram, constant
 from lawkit.mixture._form import Scale
-from lawkit.mixture.certificate import linear_minimum
+from lawkit.mixture._linear import linear_minimum
 from lawkit.mixture.problem import MixtureProblem
 
 UNDECIDED, ABOVE, AT_FLOOR = 0, 1, -1
@@ -82,6 +82,7 @@ class CapacityForm:
             )
         self.b, self.offset, self.problem = b, np.log(b * c), problem
         self.gain, self.base = problem.target * c, float(problem.target @ E)
+        self.sums, self.most = _sums(problem)
         if "A" in parameters:
             self.a = np.broadcast_to(np.asarray(parameters["a"], float), (K,))
             self.noise = problem.target * np.asarray(parameters["A"], float) * scale.n_tokens**-self.a
@@ -152,6 +153,11 @@ class CapacityForm:
             program.nonnegative(1.0 - share.sum())
             slope, intercept = secant(low - limit, high - limit)
             program.nonnegative(((logs - limit) * slope + intercept).sum() - 1.0)
+        for row, most in zip(self.sums, self.most, strict=True):
+            used = row > 0
+            share = program.variable(int(used.sum()))
+            program.at_least_exp(share, s.where(used) + np.log(row[used] / most))
+            program.nonnegative(1.0 - share.sum())
         total = constant(np.zeros(1))
         for coefficient, power, logs in ((self.gain, self.b, u), (self.noise, self.a, s)):
             used = coefficient > 0
@@ -169,6 +175,12 @@ class CapacityForm:
         Returns also the branch's box without what the bound's reduced costs show to be worse than `best`.
         """
         K, above = len(self.b), branch.state == ABOVE
+        # A conic solver that stopped short may be far outside, where the exponentials overflow.
+        p = Point(
+            np.clip(np.nan_to_num(p.u), branch.u_low, branch.u_high),
+            np.clip(np.nan_to_num(p.s), branch.s_low, branch.s_high),
+            p.m,
+        )
         slope_u = -self.gain * self.b * np.exp(-self.b * p.u)
         slope_s = -self.noise * self.a * np.exp(-self.a * p.s)
         zero, eye = np.zeros(K), np.eye(K)
@@ -186,6 +198,11 @@ class CapacityForm:
             ):
                 rows.append(np.r_[(row, zero, 0.0) if part == 0 else (zero, row, 0.0)])
                 limits.append(most)
+        for row, most in zip(self.sums, self.most, strict=True):
+            share = row / most * np.exp(p.s)
+            total = share.sum()
+            rows.append(np.r_[zero, share / total, 0.0])
+            limits.append((share / total) @ p.s - np.log(total))
         link = np.hstack([-np.diag(self.b + 1), eye, -np.ones((K, 1))])  # s - (b + 1) u - m <= -offset
         # Some source is above its floor, and its equation puts m within its own range.
         m_low = float((branch.s_low - (self.b + 1) * branch.u_high + self.offset).min())
@@ -221,6 +238,19 @@ class CapacityForm:
         most = np.where(np.eye(K, dtype=bool), self.floor, self.capacity)
         least = np.full((K, K), self.floor)
         return self.base + noise + _share_out(self.gain, self.b, self.capacity, least, most)
+
+
+def _sums(problem: MixtureProblem) -> tuple[np.ndarray, np.ndarray]:
+    """Limits on sums as rows . h <= most (m, K), (m,) without negative coefficients.
+
+    As the weights sum to 1, a row may have the same number added to all coefficients and to its right-hand side: then
+    it is convex in the logarithms of the weights.
+    """
+    p = problem.polytope
+    rows = np.vstack([p.rows, p.equal[1:], -p.equal[1:]])
+    most = np.r_[p.most, p.equal_to[1:], -p.equal_to[1:]]
+    shift = np.minimum(rows.min(axis=1, initial=0.0), 0.0)
+    return rows - shift[:, None], most - shift
 
 
 def secant(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

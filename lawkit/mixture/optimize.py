@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lawkit.errors import OptimizeError
 from lawkit.mixture import prices
+from lawkit.mixture._checks import tail
 from lawkit.mixture._warnings import edge_warnings, scale_warnings
+from lawkit.mixture.constraints import merged, read_constraints
+from lawkit.mixture.objective import Objective
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.result import MixtureResult
+from lawkit.mixture.risk import solve_risk
 from lawkit.mixture.solve import Solution, solve
 from lawkit.mixture.target import Target, check_size, unique_tokens
 from lawkit.mixture.uncertainty import uncertainty
@@ -30,8 +35,11 @@ def optimize_mixture(
     n_tokens: float | None = None,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     available: Mapping[str, float] | None = None,
-    max_epochs: float | Mapping[str, float] = 4.0,
+    max_epochs: float | Mapping[str, float] | None = None,
     target: Mapping[str, float] | None = None,
+    groups: Mapping[str, Any] | None = None,
+    constraints: Mapping[str, Any] | str | Path | None = None,
+    risk: str | None = None,
     draws: int | None = None,
     interval: float = 0.9,
     baseline: Mapping[str, float] | None = None,
@@ -51,9 +59,19 @@ def optimize_mixture(
     available
         Source to unique tokens that exist; each may be seen `max_epochs` times.
     max_epochs
-        Passes over a source's unique tokens, for all sources or by source.
+        Passes over a source's unique tokens, for all sources or by source; 4 by default.
     target
         Domain to weight in the objective (any positive scale). Default: the mean over all domains.
+    groups
+        Name to {'sources': names, 'lower': fraction, 'upper': fraction} of the sum of their weights.
+    constraints
+        Path of a YAML file, or a mapping of the same keys, with these limits and more: `max_ratio` and `max_kl` to a
+        `prior` mixture, a `max_loss` of single domains, a budget of `generation`, `over` domains the mean, the maximum
+        or CVaR. See `lawkit.mixture.constraints.read_constraints`. The other arguments add to it, and win by name.
+    risk
+        What is minimised over draws of the parameters, all of which share the mixture: 'mean', 'cvar:q' (the mean of
+        the worst share 1 - q), or 'quantile:q' (searched from the optimum of cvar:q; local). By default 'point': the
+        loss under the fit's own parameters.
     draws
         Of the parameters, each with its own best mixture: the `uncertainty` of the result. By default 200 of the
         posterior or bootstrap that the fit was made with, none without; a number asks for as many of the
@@ -99,11 +117,16 @@ def optimize_mixture(
             raise OptimizeError(f"{name} of the run to plan is missing: law {fit.law.name} depends on it")
         if value is not None:
             check_size(name, value)
-    problem = MixtureProblem.build(
-        fit.sources, fit.domains, n_tokens=n_tokens, bounds=bounds, available=available,
-        max_epochs=max_epochs, target=target,
+    asked = merged(
+        read_constraints(constraints, fit.sources, fit.domains), bounds=bounds, available=available,
+        max_epochs=max_epochs, target=target, groups=groups, risk=risk,
     )  # fmt: skip
+    measure = tail(asked.pop("risk", "point"), "risk", ("point", "mean", "cvar:", "quantile:"))
+    problem = MixtureProblem.build(fit.sources, fit.domains, n_tokens=n_tokens, **asked)
+    available = asked.get("available")
     count = _count(fit, draws)
+    if measure[0] != "point" and draws is None and count == 0:
+        count = DRAWS
     if not 0 < interval < 1:
         raise OptimizeError(f"interval must lie between 0 and 1, got {interval!r}")
     at = Target(fit, n_params, n_tokens, unique_tokens(fit, available))
@@ -115,44 +138,36 @@ def optimize_mixture(
             f"law {fit.law.name} with this fit's parameters gives no finite loss at this scale for "
             f"{', '.join(bad)}: look at the fit's parameters and warnings"
         )
-    solution = solve(at, problem, seed)
+    z = fit.draw(count, seed) if measure[0] != "point" else None
+
+    def best(other: MixtureProblem) -> Solution:
+        return solve_risk(at, other, seed, z, measure)
+
+    solution = best(problem)
     warnings = [*scale_warnings(fit, n_params, n_tokens), *edge_warnings(fit, solution.h), *solution.notes]
     free: Solution | None = solution
     if problem.limited:
         try:
-            free = solve(at, problem.unconstrained(), seed)
+            free = best(problem.unconstrained())
         except OptimizeError as error:  # for comparison only: the answer asked for stands
             free = None
             warnings.append(f"there is no mixture without limits to compare with: {error}")
     unsure, notes = uncertainty(
         at, problem, solution.h, baselines, count, interval, seed, lambda other: solve(other, problem, seed).h
     )
+    judge = Objective(at, problem.raised(at.floor), z, measure)
     return MixtureResult(
         weights=dict(zip(fit.sources, solution.h.tolist(), strict=True)),
         objective=solution.objective,
+        risk=measure[0] if measure[0] in ("point", "mean") else f"{measure[0]}:{measure[1]:g}",
         predicted=dict(zip(fit.domains, at.losses(solution.h[None])[0].tolist(), strict=True)),
         optimality_gap=solution.gap,
         certificate=solution.certificate,
         lower_bound=solution.lower_bound,
-        active=tuple(
-            prices.active(
-                problem,
-                at.floor,
-                solution.h,
-                solution.gradient,
-                solution.objective,
-                lambda other: solve(at, other, seed).objective,
-            )
-        ),
+        active=tuple(prices.active(problem.raised(at.floor), solution, lambda other: best(other).objective)),
         unconstrained_weights=None if free is None else dict(zip(fit.sources, free.h.tolist(), strict=True)),
         unconstrained_objective=None if free is None else free.objective,
-        baselines=dict(
-            zip(
-                baselines,
-                at.objectives(fit.z[None], np.array([*baselines.values()]), problem.target)[0].tolist(),
-                strict=True,
-            )
-        ),
+        baselines={name: judge.of(h) for name, h in baselines.items()},
         uncertainty=unsure,
         warnings=tuple(dict.fromkeys([*warnings, *notes])),
     )

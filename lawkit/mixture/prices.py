@@ -5,113 +5,186 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
 from lawkit.errors import OptimizeError
+from lawkit.mixture.limits import Limit
 from lawkit.mixture.problem import RESOLUTION, MixtureProblem
 from lawkit.mixture.result import ActiveConstraint
+from lawkit.mixture.solve import Solution
 
 #: A steeper slope is that of a power at zero weight: infinite, or as good as.
 STEEPEST = 1e6
-#: A weight this near a limit is on it.
-NEAR = 1e-9
+#: A weight or a sum of weights this near a limit is on it, and so is a loss or a divergence this near.
+NEAR, NEAR_NATS = 1e-9, 1e-7
 #: How far a limit is moved where slopes say nothing.
 STEP = 0.01
-
-Kind = Literal["lower", "upper", "availability", "fixed", "law"]
 
 
 def active(
     problem: MixtureProblem,
-    floor: float,
-    h: np.ndarray,
-    slope: np.ndarray,
-    objective: float,
+    found: Solution,
     best: Callable[[MixtureProblem], float],
+    near: float = NEAR,
 ) -> list[ActiveConstraint]:
-    """Limits that the mixture h (K,) sits on, priced by how the slopes of the objective differ.
+    """Limits that the mixture sits on, priced by the multipliers of its optimality conditions.
 
-    Weight that a looser limit lets in (or out) is taken from (or given to) the best of the other sources, so
-    a price is the source's own slope minus that source's: with weights strictly between their limits left,
-    their common slope.
+    Weights strictly between their limits share one slope, once those of the sums, losses and divergence that bind are
+    paid for at their prices; a weight on a limit of its own has another, and the difference is that limit's price.
 
     Parameters
     ----------
     problem
-        The limits as the user set them.
-    floor
-        Least weight that the law takes.
-    slope
-        Gradient (K,) of the objective at h.
-    objective
-        Its value there.
+        The limits, raised to the law's floor.
+    found
+        The mixture and the slopes of its losses.
     best
         The least objective within other limits.
+    near
+        A weight or a sum this near its limit is on it.
     """
-    lower = np.maximum(problem.lower, floor)
-    at_lower, at_upper = h - lower < NEAR, problem.upper - h < NEAR
-    inside = ~at_lower & ~at_upper
-    out = []
-    for i, source in enumerate(problem.sources):
-        # A weight of zero is no limit of anybody's unless it is also the most allowed.
-        capped, raised = at_upper[i] and problem.upper[i] < 1, at_lower[i] and lower[i] > 0
-        if not (capped or raised):
-            continue
-        others = np.arange(len(h)) != i
-        if inside[others].any():
-            pool = others & inside
-            elsewhere = float(h[pool] @ slope[pool] / h[pool].sum())
-        elif at_upper[i]:
-            elsewhere = float(slope[others & ~at_lower].max(initial=-np.inf))
-        else:
-            elsewhere = float(slope[others & ~at_upper].min(initial=np.inf))
-        kind: Kind
-        if at_upper[i]:
-            limit = float(problem.upper[i])
-            kind = "availability" if problem.kinds[i] == "availability" else "upper"
-            if kind == "upper" and at_lower[i] and problem.lower[i] > 0:
-                kind = "fixed"
-        else:
-            limit = float(lower[i])
-            kind = "lower" if problem.lower[i] >= floor else "law"
-        price = float(slope[i]) - elsewhere
-        if not abs(price) < STEEPEST:
-            price = moved(problem, i, kind, limit, objective, best)
-        per_billion = 1e9 / problem.tokens_per_weight[i] * price if kind == "availability" else None
+    h = found.h
+    binding = [s for s in problem.limits if _slack(s, h) < near]
+    # A limit that others imply (an upper one where lower ones leave no more) is kept: it may still have a price.
+    single = [s for s in binding if np.count_nonzero(s.coefficients) == 1 and s not in problem.rows]
+    rows = [s for s in binding if s in problem.rows]
+    smooth = _smooth(problem, found)
+    inside = (h - problem.lower >= near) & (problem.upper - h >= near)
+    columns = np.column_stack(
+        [*[s.row[0] for s in rows], *[slope for _, _, slope in smooth], np.ones(len(h))]
+    )
+    prices, known = _multipliers(found.gradient, columns, inside, h)
+    paid = found.gradient + columns[:, :-1] @ prices[:-1]
+    out: list[ActiveConstraint] = []
+    for i, name in enumerate(problem.sources):
+        own = [s for s in single if s.name == name]
+        fixed = len(own) == 2
+        for s in own[:1] if not fixed else [own[1]]:
+            price = float(paid[i]) - _elsewhere(paid, i, h, inside, problem, s.sense)
+            known_here = (known or not len(prices[:-1])) and abs(price) < STEEPEST
+            if (s.sense == ">=" and s.kind != "law") or s.sense == "<=" or price > 0:
+                price = price if known_here else _moved(problem, s, found.objective, best)
+            is_fixed = fixed and s.kind == "upper"
+            out.append(_told(replace(s, kind="fixed") if is_fixed else s, price))
+    for s, y in zip(rows, prices, strict=False):
+        sign = -1.0 if s.sense == "<=" else 1.0
+        price = sign * float(y) if known else _moved(problem, s, found.objective, best)
+        out.append(_told(s, price))
+    for (name, kind, _), y in zip(smooth, prices[len(rows) :], strict=False):
+        value = problem.max_kl if kind == "divergence" else _ceiling(problem, name)
+        price = -float(y)
         out.append(
-            ActiveConstraint(
-                source=source, kind=kind, limit=limit, price=price, price_per_billion_tokens=per_billion
-            )
+            ActiveConstraint(name=name, kind=kind, limit=value, price=price, text=_smooth_text(name, value))
         )
     return out
 
 
-def moved(
-    problem: MixtureProblem,
-    i: int,
-    kind: Kind,
-    limit: float,
-    objective: float,
-    best: Callable[[MixtureProblem], float],
+def _slack(s: Limit, h: np.ndarray) -> float:
+    row, most = s.row
+    return float(most - row @ h)
+
+
+def _smooth(problem: MixtureProblem, found: Solution) -> list[tuple[str, str, np.ndarray]]:
+    """(name, kind, slope) of the smooth constraints that bind: those with a price of their own."""
+    names = [f"loss_{problem.domains[e]}" for e in problem.ceilings]
+    kinds = ["loss"] * len(names)
+    if problem.max_kl < np.inf:
+        names, kinds = [*names, "divergence"], [*kinds, "divergence"]
+    priced = found.outer * np.maximum(1.0, np.abs(found.slopes).max(axis=1, initial=0.0)) > NEAR_NATS
+    return [(n, k, s) for n, k, s, on in zip(names, kinds, found.slopes, priced, strict=True) if on]
+
+
+def _multipliers(
+    slope: np.ndarray, columns: np.ndarray, inside: np.ndarray, h: np.ndarray
+) -> tuple[np.ndarray, bool]:
+    """Prices (n,) of the columns, all but the last 0 or more, and whether the weights inside determine them."""
+    from scipy.optimize import lsq_linear
+
+    n = columns.shape[1]
+    if n == 1 or not inside.any():
+        return np.zeros(n), n == 1
+    weigh = np.sqrt(h[inside])[:, None]
+    matrix = columns[inside] * weigh
+    size = np.maximum(np.linalg.norm(matrix, axis=0), 1e-300)
+    low = np.r_[np.zeros(n - 1), -np.inf]
+    found = lsq_linear(
+        matrix / size,
+        -slope[inside] * weigh[:, 0],
+        bounds=(low, np.full(n, np.inf)),
+        method="bvls",
+        tol=1e-15,
+    )
+    return found.x / size, bool(np.linalg.matrix_rank(matrix / size, tol=1e-6) == n)
+
+
+def _elsewhere(
+    slope: np.ndarray, i: int, h: np.ndarray, inside: np.ndarray, problem: MixtureProblem, sense: str
 ) -> float:
-    """Change of the objective per unit of limit i over its first hundredth, where slopes are infinite.
+    """Slope of what makes room for (or takes) weight of source i: the weights inside, else the best of the others."""
+    others = np.arange(len(h)) != i
+    if (pool := others & inside).any():
+        return float(h[pool] @ slope[pool] / h[pool].sum())
+    if sense == "<=":
+        return float(slope[others & (h - problem.lower >= NEAR)].max(initial=-np.inf))
+    return float(slope[others & (problem.upper - h >= NEAR)].min(initial=np.inf))
+
+
+def _moved(
+    problem: MixtureProblem, s: Limit, objective: float, best: Callable[[MixtureProblem], float]
+) -> float:
+    """Change of the objective per unit of a limit over its first hundredth, where slopes do not tell.
 
     Limits are loosened, except the law's own floor, which can only be raised. NaN where there is no room.
     """
-    if kind == "lower":
-        room, side, sign = limit, "lower", -1.0
-    elif kind == "law":
-        room, side, sign = float(problem.upper[i]) - limit, "lower", 1.0
+    if s.kind == "law":
+        i = int(np.argmax(s.coefficients))
+        room, sign = float(problem.upper[i]) - s.value, 1.0
+    elif s.sense == ">=":
+        room, sign = s.value, -1.0
     else:
-        room, side, sign = 1 - limit, "upper", 1.0
+        room, sign = float(s.coefficients.max()) - s.value, 1.0
     step = min(STEP, room)
     if step <= RESOLUTION:
         return math.nan
-    limits = getattr(problem, side).copy()
-    limits[i] = limit + sign * step
     try:
-        return (best(replace(problem, **{side: limits})) - objective) / (sign * step)
+        return (best(shifted(problem, s, sign * step)) - objective) / (sign * step)
     except OptimizeError:
         return math.nan
+
+
+def shifted(problem: MixtureProblem, s: Limit, by: float) -> MixtureProblem:
+    """The problem with one linear limit moved by so much weight."""
+    if s in problem.rows:
+        rows = tuple(replace(r, value=r.value + by) if r is s else r for r in problem.rows)
+        return replace(problem, rows=rows)
+    i, side = int(np.argmax(s.coefficients)), "lower" if s.sense == ">=" else "upper"
+    values = getattr(problem, side).copy()
+    values[i] = s.value + by
+    return replace(problem, **{side: values})
+
+
+def _ceiling(problem: MixtureProblem, name: str) -> float:
+    assert problem.max_loss is not None
+    return float(problem.max_loss[problem.domains.index(name.removeprefix("loss_"))])
+
+
+def _smooth_text(name: str, value: float) -> str:
+    what = "divergence from the prior" if name == "divergence" else f"loss of {name.removeprefix('loss_')}"
+    return f"{what} <= {value:.6g}"
+
+
+def _told(s: Limit, price: float) -> ActiveConstraint:
+    each = {"availability": (1e9, "1B tokens"), "generation": (1e18, "1e18 flops"), "cap": (1.0, "1 x prior")}
+    amount, unit = each.get(s.kind, (0.0, ""))
+    text = s.text()
+    if s.kind == "availability":
+        text = f"{s.name} <= {s.value:.6g} (availability)"
+    elif s.kind == "law":
+        text += " (the law's own floor)"
+    elif s.kind == "fixed":
+        text = f"{s.name} = {s.value:.6g}"
+    return ActiveConstraint(
+        name=s.name, kind=s.kind, limit=s.value, price=price, text=text,
+        price_per_unit=price * amount / s.per_unit if unit else None, unit=unit or None,
+    )  # fmt: skip

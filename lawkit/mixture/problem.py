@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lawkit.errors import OptimizeError
+from lawkit.mixture import _checks
+from lawkit.mixture._checks import target_weights
+from lawkit.mixture.infeasible import refuse_infeasible
+from lawkit.mixture.limits import Kind, Limit, cap_limits, generation_limit, group_limits
+from lawkit.mixture.polytope import RESOLUTION, Polytope
 
-#: Limits closer than this are one number.
-RESOLUTION = 1e-12
+__all__ = ["RESOLUTION", "MixtureProblem", "target_weights"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MixtureProblem:
-    """Mixtures h (K,) with sum 1 and lower <= h <= upper, judged by the target-weighted mean of losses.
+    """Mixtures h (K,) with sum 1 under limits, judged by the target-weighted mean (or worst) of losses.
 
     Build it with `MixtureProblem.build`, which checks what users write.
 
@@ -31,9 +34,21 @@ class MixtureProblem:
     lower, upper
         Limits of each weight (K,).
     kinds
-        What set each upper limit: 'simplex' (nothing but the sum), 'bound' or 'availability'.
+        What set each upper limit: 'simplex' (nothing but the sum), 'bound', 'availability' or 'cap'.
     tokens_per_weight
         Unique tokens that one unit of weight needs, n_tokens / max_epochs (K,); NaN without availability.
+    rows
+        Limits on groups and on generation.
+    prior
+        (K,) mixture to keep near, or None.
+    max_kl
+        Most KL divergence from it, nats; infinite for no limit.
+    max_loss
+        (E,) highest loss of single domains, infinite for none; None for none at all.
+    over
+        ('mean', 0), ('max', 0) or ('cvar', q): how losses of domains become one number.
+    floor
+        Least weight that the law takes (see `raised`).
     """
 
     sources: tuple[str, ...]
@@ -43,6 +58,12 @@ class MixtureProblem:
     upper: np.ndarray
     kinds: tuple[str, ...]
     tokens_per_weight: np.ndarray
+    rows: tuple[Limit, ...] = ()
+    prior: np.ndarray | None = None
+    max_kl: float = np.inf
+    max_loss: np.ndarray | None = None
+    over: tuple[str, float] = ("mean", 0.0)
+    floor: float = 0.0
 
     @classmethod
     def build(
@@ -53,8 +74,15 @@ class MixtureProblem:
         n_tokens: float | None = None,
         bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
         available: Mapping[str, float] | None = None,
-        max_epochs: float | Mapping[str, float] = 4.0,
+        max_epochs: float | Mapping[str, float] | None = None,
         target: Mapping[str, float] | None = None,
+        groups: Mapping[str, Any] | None = None,
+        prior: Mapping[str, float] | None = None,
+        max_ratio: float | Mapping[str, float] | None = None,
+        max_kl: float | None = None,
+        max_loss: Mapping[str, float] | None = None,
+        generation: Mapping[str, Any] | None = None,
+        over: str = "mean",
     ) -> MixtureProblem:
         """Check limits and targets and turn them into arrays.
 
@@ -73,6 +101,20 @@ class MixtureProblem:
         target
             Weights of domains in the objective, any positive scale; unnamed domains count nothing.
             Default: all equal.
+        groups
+            Name to {'sources': names, 'lower': fraction, 'upper': fraction} of their weights' sum.
+        prior
+            A mixture (weights by source, sum 1 within 1e-3) that `max_ratio` and `max_kl` refer to.
+        max_ratio
+            Most that a weight may be times its prior weight, for all sources or by source.
+        max_kl
+            Most KL divergence of the mixture from the prior, nats.
+        max_loss
+            Domain to the highest loss it may have, nats per token.
+        generation
+            {'cost': source to flops per token, 'budget': flops}: n_tokens * sum of cost * weight <= budget.
+        over
+            'mean' (by `target`), 'max' or 'cvar:q' (the mean of the worst share 1 - q by `target`) over domains.
 
         Raises
         ------
@@ -82,24 +124,35 @@ class MixtureProblem:
         K, places = len(sources), {s: i for i, s in enumerate(sources)}
         lower, upper, kinds = np.zeros(K), np.ones(K), ["simplex"] * K
         for name, limits in (bounds or {}).items():
-            i = _place(name, places, "source", "bounds")
-            low, high = _pair(name, limits)
-            lower[i], upper[i] = low, high
-            if high < 1:
+            i = _checks.place(name, places, "source", "bounds")
+            lower[i], upper[i] = _checks.pair(limits, f"bounds[{name!r}]")
+            if upper[i] < 1:
                 kinds[i] = "bound"
         per_weight = np.full(K, np.nan)
-        epochs = _epochs(max_epochs, places)
+        passes = _checks.epochs(4.0 if max_epochs is None else max_epochs, places)
         for name, tokens in (available or {}).items():
-            i = _place(name, places, "source", "available")
-            tokens = _number(tokens, f"available[{name!r}]", "unique tokens")
-            if tokens < 0:
-                raise OptimizeError(f"available[{name!r}] must be unique tokens, 0 or more, got {tokens:g}")
+            i = _checks.place(name, places, "source", "available")
+            tokens = _checks.positive(tokens, f"available[{name!r}]", "unique tokens")
             if n_tokens is None:
                 raise OptimizeError("available needs n_tokens: weight <= max_epochs * tokens / n_tokens")
-            per_weight[i] = n_tokens / epochs[i]
+            per_weight[i] = n_tokens / passes[i]
             most = tokens / per_weight[i]
             if most < upper[i]:
                 upper[i], kinds[i] = most, "availability"
+        near, kl = _reference(prior, max_ratio, max_kl, sources)
+        caps = [] if max_ratio is None or near is None else cap_limits(max_ratio, near, sources)
+        for cap in caps:
+            i = places[cap.name]
+            if cap.value < upper[i]:
+                upper[i], kinds[i] = cap.value, "cap"
+        if near is not None and kl < np.inf:  # the divergence of what the prior lacks is infinite
+            kinds = [k if p > 0 or u <= 0 else "cap" for k, p, u in zip(kinds, near, upper, strict=True)]
+            upper = np.where(near > 0, upper, 0.0)
+        rows = group_limits(groups or {}, sources)
+        if generation is not None and generation.get("budget") is not None:
+            limit = generation_limit(generation.get("cost", {}), generation["budget"], n_tokens, sources)
+            if limit.value < 1 - 1e-9:  # else it pays for every mixture
+                rows.append(limit)
         problem = cls(
             sources=tuple(sources),
             domains=tuple(domains),
@@ -108,194 +161,151 @@ class MixtureProblem:
             upper=upper,
             kinds=tuple(kinds),
             tokens_per_weight=per_weight,
+            rows=tuple(rows),
+            prior=near,
+            max_kl=kl,
+            max_loss=_ceilings(max_loss, domains),
+            over=_checks.tail(over, "over", ("mean", "max", "cvar:")),
         )
-        problem._refuse_infeasible()
+        refuse_infeasible(problem)
         return problem
+
+    # ---- the set ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def polytope(self) -> Polytope:
+        """The linear limits; rows with a lower and an upper limit that agree are equations."""
+        K = len(self.sources)
+        rows: list[tuple[np.ndarray, float]] = []
+        equal = [(np.ones(K), 1.0)]
+        done: set[int] = set()
+        for i, limit in enumerate(self.rows):
+            if i in done:
+                continue
+            twin = next(
+                (
+                    k
+                    for k in range(i + 1, len(self.rows))
+                    if self.rows[k].sense != limit.sense
+                    and np.array_equal(self.rows[k].coefficients, limit.coefficients)
+                    and abs(self.rows[k].value - limit.value) <= RESOLUTION
+                ),
+                None,
+            )
+            if twin is None:
+                rows.append(limit.row)
+            else:
+                done.add(twin)
+                equal.append((limit.coefficients, limit.value))
+        return Polytope(
+            self.lower,
+            self.upper,
+            np.array([r for r, _ in rows]).reshape(-1, K),
+            np.array([m for _, m in rows]),
+            np.array([r for r, _ in equal]),
+            np.array([m for _, m in equal]),
+        )
+
+    @cached_property
+    def limits(self) -> list[Limit]:
+        """All linear limits that users set, and the law's floor, one by one."""
+        out, K = [], len(self.sources)
+        for i, name in enumerate(self.sources):
+            unit = np.eye(K)[i]
+            if self.lower[i] > 0:
+                low: Kind = "law" if self.lower[i] <= self.floor else "lower"
+                out.append(
+                    Limit(name=name, kind=low, sense=">=", coefficients=unit, value=float(self.lower[i]))
+                )
+            if self.upper[i] < 1:
+                per, kind = 1.0, "upper"
+                if self.kinds[i] == "availability":
+                    per, kind = float(self.tokens_per_weight[i]), "availability"
+                elif self.kinds[i] == "cap" and self.prior is not None:
+                    per, kind = (1 / self.prior[i] if self.prior[i] > 0 else 1.0), "cap"
+                out.append(
+                    Limit(
+                        name=name, kind=kind, sense="<=", coefficients=unit, value=float(self.upper[i]), per_unit=per
+                    )
+                )  # fmt: skip
+        return [*out, *self.rows]
 
     def raised(self, floor: float) -> MixtureProblem:
         """The same problem with no weight under `floor`, for laws that are infinite at zero."""
         if floor <= 0:
             return self
-        problem = replace(self, lower=np.maximum(self.lower, floor))
+        problem = replace(self, lower=np.maximum(self.lower, floor), floor=floor)
         short = np.flatnonzero(problem.upper < floor)
         if len(short):
             name = self.sources[short[0]]
+            given = next(s for s in self.limits if s.name == name and s.sense == "<=")
             raise OptimizeError(
-                f"{self._upper_text(short[0])}, but this law needs at least {floor:g} of every source: "
+                f"{given}, but this law needs at least {floor:g} of every source: "
                 f"allow {name} {floor:g} or fit a law that takes zero weights (transfer)"
             )
-        problem._refuse_infeasible()
+        refuse_infeasible(problem)
         return problem
 
     def unconstrained(self) -> MixtureProblem:
         """The same objective over all mixtures."""
         K = len(self.sources)
-        return replace(self, lower=np.zeros(K), upper=np.ones(K), kinds=("simplex",) * K)
+        return replace(
+            self, lower=np.zeros(K), upper=np.ones(K), kinds=("simplex",) * K, rows=(), max_kl=np.inf, max_loss=None,
+            floor=0.0,
+        )  # fmt: skip
 
     @property
     def limited(self) -> bool:
         """Whether anything but the simplex limits the weights."""
-        return bool((self.lower > 0).any() or (self.upper < 1).any())
+        box = (self.lower > 0).any() or (self.upper < 1).any()
+        return bool(box or self.rows or self.max_kl < np.inf or self.ceilings.size)
+
+    @property
+    def ceilings(self) -> np.ndarray:
+        """Numbers of the domains whose loss is limited."""
+        return np.flatnonzero(np.isfinite(self.max_loss)) if self.max_loss is not None else np.empty(0, int)
+
+    @property
+    def boxed(self) -> bool:
+        """Whether single weights are all that is limited, and the mean over domains the objective."""
+        return not (self.rows or self.max_kl < np.inf or self.ceilings.size or self.over[0] != "mean")
 
     def mixture(self, given: Mapping[str, float], argument: str) -> np.ndarray:
-        """A mixture (K,) from weights by source that sum to 1 within 1e-3; it need not keep to the limits.
-
-        Raises
-        ------
-        OptimizeError
-            For an unknown source, a weight that is no fraction, and another sum; `argument` names the mixture.
-        """
-        out, places = np.zeros(len(self.sources)), {s: i for i, s in enumerate(self.sources)}
-        for name, value in given.items():
-            i = _place(name, places, "source", argument)
-            out[i] = _number(value, f"{argument}[{name!r}]", "a fraction from 0 to 1")
-            if not 0 <= out[i] <= 1:
-                raise OptimizeError(f"{argument}[{name!r}] must be a fraction from 0 to 1, got {out[i]:g}")
-        if abs(out.sum() - 1) > 1e-3:
-            raise OptimizeError(f"the weights of {argument} sum to {out.sum():.6g}: they must sum to 1")
-        return out / out.sum()
+        """A mixture (K,) from weights by source that sum to 1 within 1e-3; it need not keep to the limits."""
+        return _checks.mixture(given, self.sources, argument)
 
     def interior(self, toward: np.ndarray | None = None, depth: float = 0.05) -> np.ndarray:
-        """A mixture (K,) strictly inside all limits that leave room; near `toward` if given."""
-        width = self.upper - self.lower
-        total = width.sum()
-        center = self.lower + (width * (1 - self.lower.sum()) / total if total > 0 else 0.0)
-        if toward is None:
-            return center
-        step = toward - center
-        with np.errstate(all="ignore"):  # steps may be denormal
-            room = np.where(step > 0, (self.upper - center) / step, (self.lower - center) / step)
-        reach = np.min(room[np.abs(step) > RESOLUTION], initial=1.0)
-        return center + (1 - depth) * max(float(reach), 0.0) * step
+        """A mixture (K,) strictly inside all linear limits that leave room; near `toward` if given."""
+        return self.polytope.center if toward is None else self.polytope.toward(toward, depth)
 
     def snap(self, h: np.ndarray, distance: float, zeros: bool = True) -> np.ndarray:
-        """`h` with weights nearer than `distance` to a limit set to it; the freest source takes the rest.
-
-        Without `zeros`, lower limits of 0 are left alone.
-        """
-        out = np.clip(h, self.lower, self.upper)
-        low = (out - self.lower < distance) & (zeros | (self.lower > 0))
-        out = np.where(low, self.lower, out)
-        out = np.where(self.upper - out < distance, self.upper, out)
-        room = np.minimum(out - self.lower, self.upper - out)
-        i = int(np.argmax(room))
-        moved = out[i] + 1 - math.fsum(out)
-        if not self.lower[i] <= moved <= self.upper[i]:
-            return h
-        out[i] = moved
-        return out
-
-    # ---- explanations -----------------------------------------------------------------------------------
-
-    def _refuse_infeasible(self) -> None:
-        for i, name in enumerate(self.sources):
-            if self.lower[i] > self.upper[i] + RESOLUTION:
-                raise OptimizeError(
-                    f"no mixture fits: {name} must be at least {self.lower[i]:.6g}, but "
-                    f"{self._upper_text(i)}; lower the first by {self.lower[i] - self.upper[i]:.3g} or "
-                    f"{self._relief(i, self.lower[i])}"
-                )
-        low, high = math.fsum(self.lower), math.fsum(self.upper)
-        if low > 1 + RESOLUTION:
-            named = [f"{s} >= {v:.6g}" for s, v in zip(self.sources, self.lower, strict=True) if v > 0]
-            raise OptimizeError(
-                f"no mixture fits: the lower limits add up to {low:.6g}, more than 1 ({_listed(named)}); "
-                f"lower them by {low - 1:.3g} in total"
-            )
-        if high < 1 - RESOLUTION:
-            named = [self._upper_text(i) for i in range(len(self.sources))]
-            missing = 1 - high
-            loosest = [int(i) for i in np.argsort(self.upper)[::-1][:2]]
-            ways = [self._relief(i, float(self.upper[i]) + missing) for i in loosest]
-            raise OptimizeError(
-                f"no mixture fits: the upper limits add up to {high:.6g}, less than 1 ({_listed(named)}); "
-                f"raise them by {missing:.3g} in total, for example {' or '.join(ways)}"
-            )
-
-    def _upper_text(self, i: int) -> str:
-        name, limit = self.sources[i], self.upper[i]
-        if self.kinds[i] != "availability":
-            return f"{name} <= {limit:.6g}"
-        return f"{name} <= {limit:.6g} (available: {limit * self.tokens_per_weight[i]:.4g} unique tokens)"
-
-    def _relief(self, i: int, needed: float) -> str:
-        name = self.sources[i]
-        if self.kinds[i] == "availability":
-            more = (needed - self.upper[i]) * self.tokens_per_weight[i]
-            factor = needed / self.upper[i] if self.upper[i] > 0 else math.inf
-            epochs = f", or {factor:.4g} times the epochs" if math.isfinite(factor) else ""
-            return f"find {more:.4g} more unique tokens of {name}{epochs}"
-        return f"raise {name}'s limit to {needed:.6g}"
+        """`h` with weights nearer than `distance` to a limit set to it; see `Polytope.snap`."""
+        return self.polytope.snap(h, distance, zeros)
 
 
-def _listed(parts: Sequence[str], most: int = 12) -> str:
-    extra = [f"and {len(parts) - most} more"] if len(parts) > most else []
-    return ", ".join([*parts[:most], *extra])
+def _reference(
+    prior: Mapping[str, float] | None, max_ratio: Any, max_kl: Any, sources: Sequence[str]
+) -> tuple[np.ndarray | None, float]:
+    """The prior mixture (K,) and the most divergence from it."""
+    if prior is None:
+        for name, value in (("max_ratio", max_ratio), ("max_kl", max_kl)):
+            if value is not None:
+                raise OptimizeError(f"{name} needs prior: the mixture that it refers to")
+        return None, np.inf
+    kl = np.inf if max_kl is None else _checks.number(max_kl, "max_kl", "nats")
+    if kl <= 0:
+        raise OptimizeError(f"max_kl must be above 0 nats, got {max_kl!r}")
+    return _checks.mixture(prior, sources, "prior"), kl
 
 
-def _place(name: Any, places: Mapping[str, int], what: str, argument: str) -> int:
-    if name in places:
-        return places[name]
-    close = difflib.get_close_matches(str(name), places, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    known = _listed(list(places))
-    raise OptimizeError(f"{argument} names an unknown {what} {name!r}; {hint}the fit knows {known}")
-
-
-def _number(value: Any, argument: str, unit: str) -> float:
-    try:
-        if isinstance(value, (bool, str)):
-            raise TypeError
-        out = float(value)
-    except (TypeError, ValueError):
-        raise OptimizeError(f"{argument} must be a number ({unit}), got {value!r}") from None
-    if not math.isfinite(out):
-        raise OptimizeError(f"{argument} must be a finite number ({unit}), got {value!r}")
-    return out
-
-
-def _pair(name: str, limits: Any) -> tuple[float, float]:
-    try:
-        if isinstance(limits, str):
-            raise TypeError
-        low, high = limits
-    except (TypeError, ValueError):
-        raise OptimizeError(f"bounds[{name!r}] must be a pair (lower, upper), got {limits!r}") from None
-    low = 0.0 if low is None else _number(low, f"lower bound of {name}", "a fraction from 0 to 1")
-    high = 1.0 if high is None else _number(high, f"upper bound of {name}", "a fraction from 0 to 1")
-    for value in (low, high):
-        if not 0 <= value <= 1:
-            hint = f"; for {value:g}% write {value / 100:g}" if 1 < value <= 100 else ""
-            raise OptimizeError(f"bounds[{name!r}] must be fractions from 0 to 1, got {value:g}{hint}")
-    if low > high:
-        raise OptimizeError(f"bounds[{name!r}]: the lower bound {low:g} is above the upper bound {high:g}")
-    return low, high
-
-
-def _epochs(max_epochs: Any, places: Mapping[str, int]) -> np.ndarray:
-    out = np.full(len(places), 4.0)
-    if isinstance(max_epochs, Mapping):
-        given = {_place(name, places, "source", "max_epochs"): value for name, value in max_epochs.items()}
-    else:
-        given = dict.fromkeys(places.values(), max_epochs)
-    for i, value in given.items():
-        out[i] = _number(value, "max_epochs", "passes over a source's unique tokens")
+def _ceilings(max_loss: Mapping[str, float] | None, domains: Sequence[str]) -> np.ndarray | None:
+    """Highest loss of each domain (E,)."""
+    if not max_loss:
+        return None
+    places, out = {d: i for i, d in enumerate(domains)}, np.full(len(domains), np.inf)
+    for name, value in max_loss.items():
+        i = _checks.place(name, places, "domain", "max_loss")
+        out[i] = _checks.number(value, f"max_loss[{name!r}]", "nats per token")
         if out[i] <= 0:
-            raise OptimizeError(f"max_epochs must be above 0, got {value!r}")
+            raise OptimizeError(f"max_loss[{name!r}] must be above 0 nats, got {out[i]:g}")
     return out
-
-
-def target_weights(target: Mapping[str, float] | None, domains: Sequence[str]) -> np.ndarray:
-    """Weight of each domain's loss in the objective (E,), sum 1; see `MixtureProblem.build`."""
-    if target is None:
-        return np.full(len(domains), 1 / len(domains))
-    places = {d: i for i, d in enumerate(domains)}
-    out = np.zeros(len(domains))
-    for name, value in target.items():
-        i = _place(name, places, "domain", "target")
-        out[i] = _number(value, f"target[{name!r}]", "a domain's weight in the objective")
-        if out[i] < 0:
-            raise OptimizeError(f"target[{name!r}] must be 0 or more, got {out[i]:g}")
-    if out.sum() <= 0:
-        raise OptimizeError(f"target gives no domain a positive weight: name one of {_listed(domains)}")
-    return out / out.sum()

@@ -17,30 +17,32 @@ class ActiveConstraint:
 
     Attributes
     ----------
-    source
-        Whose weight it limits.
+    name
+        Of the source or group that it limits; 'generation', 'divergence', or 'loss_' and a domain.
     kind
-        'lower' or 'upper' (the user's bounds), 'availability', 'fixed' (both bounds equal), or 'law' (the law
-        itself is infinite at zero weight).
+        'lower' or 'upper' (the user's bounds), 'availability', 'cap' (relative to the prior), 'fixed' (both bounds
+        equal), 'law' (the law itself is infinite at zero weight), 'group', 'generation', 'divergence' or 'loss'.
     limit
-        Its value, a fraction of the mixture.
+        Its value: a fraction of the mixture, or nats of divergence and of loss.
     price
-        Change of the objective per unit of the limit, nats per unit weight: negative for a cap (raising it
+        Change of the objective per unit of the limit, nats per unit weight (or per nat): negative for a cap (raising it
         lowers the loss), positive for a lower bound.
-    price_per_billion_tokens
-        For availability: change of the objective per 1e9 more unique tokens, in nats.
+    text
+        The limit, readable.
+    price_per_unit, unit
+        The price again in the user's own unit, where it has one: '1B tokens', '1e18 flops', '1 x prior'.
     """
 
-    source: str
-    kind: Literal["lower", "upper", "availability", "fixed", "law"]
+    name: str
+    kind: str
     limit: float
     price: float
-    price_per_billion_tokens: float | None = None
+    text: str
+    price_per_unit: float | None = None
+    unit: str | None = None
 
     def __str__(self) -> str:
-        sign = {"lower": ">=", "law": ">=", "fixed": "="}.get(self.kind, "<=")
-        note = {"availability": " (availability)", "law": " (the law's own floor)"}.get(self.kind, "")
-        return f"{self.source} {sign} {self.limit:.6g}{note}"
+        return self.text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,10 @@ class MixtureResult:
     weights
         Source to fraction of the training tokens, sum 1.
     objective
-        Target-weighted mean of the predicted losses, nats per token.
+        Target-weighted mean (or maximum or CVaR) of the predicted losses, nats per token; its `risk` over draws where
+        one was asked for.
+    risk
+        'point' (the fit's own parameters), 'mean', 'cvar:q' or 'quantile:q' over draws.
     predicted
         Domain to predicted loss, for all of the fit's domains.
     optimality_gap
@@ -171,8 +176,9 @@ class MixtureResult:
     certificate: Literal["global", "local"]
     lower_bound: float | None
     active: tuple[ActiveConstraint, ...]
-    unconstrained_weights: dict[str, float] | None
-    unconstrained_objective: float | None
+    risk: str = "point"
+    unconstrained_weights: dict[str, float] | None = None
+    unconstrained_objective: float | None = None
     baselines: dict[str, float] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
     warnings: tuple[str, ...] = ()
@@ -189,17 +195,22 @@ class MixtureResult:
 
     @property
     def shadow_prices(self) -> dict[str, float]:
-        """Source to the change of the objective per unit of its binding limit, nats per unit weight."""
-        return {a.source: a.price for a in self.active}
+        """Name of each limit that binds to the change of the objective per unit: nats per weight, or per nat."""
+        return {a.name: a.price for a in self.active}
 
     @property
     def prices_per_billion_tokens(self) -> dict[str, float]:
         """Source to the change of the objective per 1e9 more unique tokens, where availability binds."""
         return {
-            a.source: a.price_per_billion_tokens
+            a.name: a.price_per_unit
             for a in self.active
-            if a.price_per_billion_tokens is not None
+            if a.kind == "availability" and a.price_per_unit is not None
         }
+
+    @property
+    def price_of_generation(self) -> float | None:
+        """Change of the objective per 1e18 more flops of generation, where its budget binds."""
+        return next((a.price_per_unit for a in self.active if a.kind == "generation"), None)
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `lawkit optimize-mixture --json` prints (numbers that are not finite as None).
@@ -210,6 +221,7 @@ class MixtureResult:
             {
                 "weights": self.weights,
                 "objective": self.objective,
+                "risk": self.risk,
                 "predicted": self.predicted,
                 "optimality_gap": self.optimality_gap,
                 "relative_gap": self.relative_gap,
@@ -218,6 +230,7 @@ class MixtureResult:
                 "active_constraints": list(self.active_constraints),
                 "shadow_prices": self.shadow_prices,
                 "prices_per_billion_tokens": self.prices_per_billion_tokens,
+                "price_per_1e18_flops_of_generation": self.price_of_generation,
                 "unconstrained": {
                     "weights": self.unconstrained_weights,
                     "objective": self.unconstrained_objective,

@@ -1,30 +1,30 @@
-"""The best mixture of one problem, by the way that fits the law's shape."""
+"""The best mixture of one problem: found by the interior-point method, then judged by a bound of its own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from lawkit.errors import OptimizeError
-from lawkit.mixture import _capacity_search, additive, exponential, transfer
-from lawkit.mixture._cones import SolverError
-from lawkit.mixture.certificate import frank_wolfe_gap
-from lawkit.mixture.problem import RESOLUTION, MixtureProblem
-from lawkit.mixture.smooth import minimise, multi_start
+from lawkit.mixture import _capacity_search
+from lawkit.mixture._linear import by_scipy
+from lawkit.mixture._linearised import multipliers
+from lawkit.mixture.certificate import certified
+from lawkit.mixture.feasible import strict_start
+from lawkit.mixture.objective import Objective
+from lawkit.mixture.polytope import NARROW, Polytope
+from lawkit.mixture.problem import MixtureProblem
+from lawkit.mixture.smooth import minimise_full, starting_mixtures
 from lawkit.mixture.target import Target
+
+__all__ = ["NARROW", "TOLERANCE", "Solution", "solve"]
 
 #: A convex solution with a larger gap is refused, nats.
 TOLERANCE = 1e-6
-#: A conic solution with a larger gap is polished, nats.
-POLISH = 1e-9
-
-#: Narrower ranges of weights are not searched.
-NARROW = 1e-7
-
-#: Convex programs by the `form` that a law declares.
-FORMS = {"transfer": transfer.solve, "exponential": exponential.solve, "additive": additive.solve}
+#: One with a larger gap is searched again, nats; the second where the objective has corners.
+POLISH, POLISH_CORNERS = 1e-9, 1e-7
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,17 @@ class Solution:
     h
         Mixture (K,).
     objective, gradient
-        The loss there, nats, and its slope (K,).
+        The loss there, nats, and the slope (K,) of the weighted losses, without constraints.
     gap, certificate, lower_bound
         As in `MixtureResult`.
     notes
         What a reader should know.
+    weights
+        (S, used) of the losses in the objective.
+    outer
+        (c,) prices of the smooth constraints.
+    slopes
+        (c, K) their slopes.
     """
 
     h: np.ndarray
@@ -50,107 +56,153 @@ class Solution:
     certificate: Literal["global", "local"]
     lower_bound: float | None
     notes: tuple[str, ...] = ()
+    weights: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    outer: np.ndarray = field(default_factory=lambda: np.empty(0))
+    slopes: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
 
-def solve(at: Target, problem: MixtureProblem, seed: int = 0) -> Solution:
+def solve(
+    at: Target,
+    problem: MixtureProblem,
+    seed: int = 0,
+    z: np.ndarray | None = None,
+    risk: tuple[str, float] = ("mean", 0.0),
+    start: np.ndarray | None = None,
+) -> Solution:
     """The best mixture of one problem.
+
+    Parameters
+    ----------
+    at, problem
+        The target and what is asked of the mixture.
+    seed
+        For the starts, where the law is not convex in the weights.
+    z, risk
+        As for `Objective`.
+    start
+        (K,) a mixture to search from.
 
     Raises
     ------
     OptimizeError
-        For limits too narrow to search, and a convex problem whose gap stays open.
+        For limits that leave nothing, or too little to search, and a convex problem whose gap stays open.
     """
     law = at.fit.law
     problem = problem.raised(at.floor)
-    room = min(1 - problem.lower.sum(), problem.upper.sum() - 1)
-    if room <= 1e3 * RESOLUTION:
-        # One mixture is left: it is the best there is, whatever the law.
-        h = problem.lower if 1 - problem.lower.sum() <= 1e3 * RESOLUTION else problem.upper
-        objective, gradient, _ = at.derivatives(problem.target)(h / h.sum())
-        return Solution(h / h.sum(), objective, gradient, 0.0, "global", objective)
-    if room < NARROW:
-        raise OptimizeError(
-            f"the limits leave each weight a range of {room:.1g} only, too narrow to search and too wide to be one "
-            "mixture: fix the weights or widen the limits"
-        )
-    if law.form == "capacity":
-        return _solve_capacity(at, problem)
+    polytope = problem.polytope.inner()
+    objective = Objective(at, problem, z, risk)
+    only = polytope.only
+    if only is not None:  # it is the best there is, whatever the law
+        value, weights = objective.exact(only)
+        if objective.constrained and objective.constraints(only)[0].max() > 1e-12:
+            strict_start(objective, polytope, [only])
+        return _finished(objective, only, value, value, "global", weights, np.zeros(len(objective.names())))
+    plain = not (objective.constrained or objective.corners or z is not None) and polytope is problem.polytope
+    if law.form == "capacity" and plain:
+        return _solve_capacity(at, problem, objective)
     if law.convex_in_weights:
-        return _solve_convex(at, problem)
-    return _solve_local(at, problem, seed)
+        return _solve_convex(objective, polytope, start)
+    return _solve_local(objective, polytope, seed)
 
 
-def _solve_convex(at: Target, problem: MixtureProblem) -> Solution:
-    evaluate = at.derivatives(problem.target)
-    candidates, notes = [], []
-    conic = FORMS.get(at.fit.law.form or "")
-    if conic is not None:
-        used = np.flatnonzero(problem.target > 0)
-        part = replace(problem, domains=tuple(problem.domains[e] for e in used), target=problem.target[used])
-        try:
-            natural = at.fit.parameters
-            h = conic([natural[d] for d in part.domains], at.scale, part)
-            candidates.append(_judged(evaluate, problem, problem.snap(h, 0.0)))
-        except SolverError as error:
-            notes.append(f"the conic solver failed ({error}); the interior-point method was used instead")
-    if candidates and POLISH < candidates[0].gap < np.inf:
-        near = problem.interior(candidates[0].h, depth=1e-6)
-        candidates.append(_judged(evaluate, problem, minimise(evaluate, problem, start=near, barrier=1e-8).h))
-    if not any(c.gap <= POLISH for c in candidates):
-        candidates.append(_judged(evaluate, problem, minimise(evaluate, problem).h))
-    # Weights a hair from a limit belong on it, unless the law's slope there says otherwise.
+def _solve_convex(objective: Objective, polytope: Polytope, start: np.ndarray | None) -> Solution:
+    begin, barrier = polytope.center, 1e-2
+    if start is not None:
+        begin, barrier = polytope.toward(start, 0.05), 1e-3
+    if objective.constrained:
+        begin = strict_start(objective, polytope, [begin, polytope.center])
+    candidates = [_searched(objective, polytope, begin, barrier)]
+    notes: list[str] = []
+    if not candidates[0].gap <= (POLISH_CORNERS if objective.corners else POLISH):
+        if objective.constrained or start is not None:
+            begin = strict_start(objective, polytope, [polytope.center])
+        again = polytope.toward(candidates[0].h, 0.5) if not objective.constrained else begin
+        candidates.append(_searched(objective, polytope, again, 1.0))
+    if not min(c.gap for c in candidates) <= TOLERANCE:
+        best = min(candidates, key=lambda s: s.gap)
+        notes.append(
+            f"the interior-point method left a gap of {best.gap:.2g} nats; scipy's trust region was used as well"
+        )
+        h = by_scipy(objective, polytope, best.h)
+        if h is not None:
+            weights = objective.weights(h, 1e-9)
+            candidates.append(_judged(objective, polytope, h, weights, best.outer, None))
     best = min(candidates, key=lambda s: s.gap)
-    for zeros in (True, False):
-        snapped = _judged(evaluate, problem, problem.snap(best.h, 1e-8, zeros=zeros))
-        if snapped.gap <= max(best.gap, 0.1 * POLISH):
-            best = snapped
-            break
     if not best.gap <= TOLERANCE:
         raise OptimizeError(
             f"the best mixture found may be {best.gap:.3g} nats above the optimum, more than {TOLERANCE:g}, "
-            f"though law {at.fit.law.name} says it is convex in the weights: look at the fit's parameters"
+            f"though law {objective.at.fit.law.name} says it is convex in the weights: look at the fit's parameters"
         )
-    return Solution(
-        best.h, best.objective, best.gradient, best.gap, "global", best.objective - best.gap, tuple(notes)
-    )
+    return replace(best, certificate="global", notes=tuple(notes))
 
 
-def _solve_capacity(at: Target, problem: MixtureProblem) -> Solution:
-    evaluate = at.derivatives(problem.target)
+def _solve_capacity(at: Target, problem: MixtureProblem, objective: Objective) -> Solution:
     by_source = np.zeros(len(problem.sources))
     by_source[[problem.sources.index(d) for d in problem.domains]] = problem.target
     parameters = at.fit.parameters[problem.domains[0]]
-    own = replace(problem, domains=problem.sources, target=by_source)
-    found = _capacity_search.solve(parameters, at.scale, own, evaluate)
-    objective, gradient, _ = evaluate(found.h)
-    gap = max(0.0, objective - found.lower_bound)
+    own = replace(problem, domains=problem.sources, target=by_source, max_loss=None)
+    found = _capacity_search.solve(parameters, at.scale, own, at.derivatives(problem.target))
+    value, weights = objective.exact(found.h)
+    gap = max(0.0, value - found.lower_bound)
     if gap <= TOLERANCE:
-        return Solution(found.h, objective, gradient, gap, "global", found.lower_bound)
+        return _finished(objective, found.h, value, found.lower_bound, "global", weights, np.empty(0))
     note = (
         f"the mixture is within {gap:.2g} nats of the best possible, but that it is the best is not proven: "
         "the limits keep the capacity law's convex relaxation from being exact"
     )
-    return Solution(found.h, objective, gradient, gap, "local", found.lower_bound, (note,))
+    out = _finished(objective, found.h, value, found.lower_bound, "local", weights, np.empty(0))
+    return replace(out, notes=(note,))
 
 
-def _solve_local(at: Target, problem: MixtureProblem, seed: int) -> Solution:
-    evaluate = at.derivatives(problem.target)
-    found = multi_start(evaluate, problem, seed)
-    best = _judged(evaluate, problem, found[0].h)
-    for zeros in (True, False):
-        snapped = _judged(evaluate, problem, problem.snap(best.h, 1e-8, zeros=zeros))
-        if snapped.objective <= best.objective + 1e-12 and snapped.gap < np.inf:
-            best = snapped
-            break
+def _solve_local(objective: Objective, polytope: Polytope, seed: int) -> Solution:
+    starts = starting_mixtures(polytope, 16 if len(objective.z) == 1 else 4, seed)
+    if objective.constrained:
+        inside = strict_start(objective, polytope, starts)
+        starts = [inside, *(h for h in starts if (objective.constraints(h)[0] < -1e-6).all())]
+    found = sorted((_searched(objective, polytope, h, 1e-4) for h in starts), key=lambda s: s.objective)
+    best = found[0]
     agree = sum(s.objective <= best.objective + TOLERANCE for s in found)
     note = (
-        f"law {at.fit.law.name} is not known to be convex in the weights: the mixture is the best of "
+        f"law {objective.at.fit.law.name} is not known to be convex in the weights: the mixture is the best of "
         f"{len(found)} starts, {agree} of which ended within {TOLERANCE:g} nats of it; proven only locally"
     )
-    return Solution(best.h, best.objective, best.gradient, best.gap, "local", None, (note,))
+    return replace(best, lower_bound=None, notes=(note,))
 
 
-def _judged(evaluate, problem: MixtureProblem, h: np.ndarray) -> Solution:
-    objective, gradient, _ = evaluate(h)
-    gap = frank_wolfe_gap(gradient, h, problem) if np.isfinite(objective) else np.inf
-    return Solution(h, objective, gradient, gap, "local", None)
+def _searched(objective: Objective, polytope: Polytope, start: np.ndarray, barrier: float) -> Solution:
+    """Where one search ends, weights a hair from a limit put on it unless the slope there says otherwise."""
+    found = minimise_full(objective, polytope, start, barrier, corners=objective.corners)
+    weights = objective.weights(found.h, found.barrier)
+    best = _judged(objective, polytope, found.h, weights, found.outer, found.rows)
+    proof = weights, found.outer, found.rows
+    other = multipliers(objective, polytope, found.h) if best.gap > POLISH else None
+    if other is not None and (again := _judged(objective, polytope, found.h, *other)).gap < best.gap:
+        best, proof = again, other
+    for zeros in (True, False):
+        h = polytope.snap(found.h, 1e-8, zeros=zeros)
+        if objective.constrained and not (objective.constraints(h)[0] <= 1e-12).all():
+            continue
+        snapped = _judged(objective, polytope, h, *proof)
+        if snapped.gap <= max(best.gap, 0.1 * POLISH) and snapped.objective <= best.objective + POLISH:
+            return snapped
+    return best
+
+
+def _judged(
+    objective: Objective, polytope: Polytope, h: np.ndarray, weights: np.ndarray, outer: np.ndarray,
+    rows: np.ndarray | None,
+) -> Solution:  # fmt: skip
+    with np.errstate(all="ignore"):
+        value, bound, _ = certified(objective, polytope, h, weights, outer, rows, 0.1 * POLISH)
+    return _finished(objective, h, value, bound, "local", weights, outer)
+
+
+def _finished(
+    objective: Objective, h: np.ndarray, value: float, bound: float, certificate: Literal["global", "local"],
+    weights: np.ndarray, outer: np.ndarray,
+) -> Solution:  # fmt: skip
+    gap = max(0.0, value - bound) if np.isfinite(value) else np.inf
+    with np.errstate(all="ignore"):
+        gradient = objective.lagrangian(h, weights, np.empty(0))[1]
+        slopes = objective.constraints(h)[1]
+    return Solution(h, value, gradient, gap, certificate, value - gap, (), weights, outer, slopes)

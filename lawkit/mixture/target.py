@@ -12,6 +12,7 @@ import numpy as np
 
 from lawkit.errors import OptimizeError
 from lawkit.mixture._form import Scale
+from lawkit.mixture.corners import worst
 from lawkit.mixture.problem import RESOLUTION
 from lawkit.mixture.smooth import Derivatives, ManyDerivatives
 
@@ -92,11 +93,18 @@ class Target:
         fit = replace(self.fit, estimate=replace(self.fit.estimate, z=z))
         return Target(fit, self.n_params, self.n_tokens, self.unique)
 
-    def objectives(self, z: np.ndarray, mixtures: np.ndarray, target: np.ndarray) -> np.ndarray:
+    def objectives(
+        self, z: np.ndarray, mixtures: np.ndarray, target: np.ndarray, over: tuple[str, float] = ("mean", 0.0)
+    ) -> np.ndarray:
         """The objective (S, n) of mixtures (n, K) under unconstrained parameters z (S, G, P)."""
         used = np.flatnonzero(target > 0)
         with np.errstate(all="ignore"):
-            return self.fit.estimate.losses_at(z, self.inputs(mixtures))[..., used] @ target[used]
+            losses = self.fit.estimate.losses_at(z, self.inputs(mixtures))[..., used]
+            if over[0] == "mean":
+                return losses @ target[used]
+            if over[0] == "max":
+                return losses.max(-1)
+            return np.apply_along_axis(lambda f: worst(f, target[used] / (1 - over[1]))[0], -1, losses)
 
     def derivatives_of(self, z: np.ndarray, target: np.ndarray) -> ManyDerivatives:
         """The objectives under S unconstrained parameters z (S, G, P), each as a function of its own mixture."""

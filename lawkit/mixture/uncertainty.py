@@ -68,9 +68,9 @@ def uncertainty(
             f"law {fit.law.name} is not convex in the weights: each draw's best mixture was searched near that of "
             "the point fit only, so intervals may be too narrow"
         )
-    others = at.objectives(best.z, np.array([h, *baselines.values()]), problem.target)
+    others = at.objectives(best.z, np.array([h, *baselines.values()]), problem.target, problem.over)
     mine = others[:, 0]
-    point = at.objectives(fit.z[None], np.array([*baselines.values()]), problem.target)[0]
+    point = at.objectives(fit.z[None], np.array([*baselines.values()]), problem.target, problem.over)[0]
     ends = [0.5 * (1 - interval), 0.5 * (1 + interval)]
     regret = np.maximum(mine - best.objective, 0.0)
     refits, shift, more = _other_fits(at, problem, h, count, seed, solve)

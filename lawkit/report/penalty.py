@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lawkit.errors import ReportError
 from lawkit.mixture import MixtureProblem, MixtureResult, optimize_mixture
+from lawkit.mixture.constraints import merged, read_constraints
 from lawkit.mixture.target import Target, unique_tokens
 from lawkit.report._parts import DRAWN, at_sizes
 from lawkit.report._style import PANELS, called, finish, head, listed, look, panels, percent, styled
@@ -31,8 +33,11 @@ def penalty_figure(
     n_tokens: float | None = None,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     available: Mapping[str, float] | None = None,
-    max_epochs: float | Mapping[str, float] = 4.0,
+    max_epochs: float | Mapping[str, float] | None = None,
     target: Mapping[str, float] | None = None,
+    groups: Mapping[str, Any] | None = None,
+    constraints: Mapping[str, Any] | str | Path | None = None,
+    risk: str | None = None,
     draws: int = 100,
     interval: float = 0.9,
     seed: int = 0,
@@ -49,7 +54,7 @@ def penalty_figure(
         A fit of a law with mixture weights.
     result
         The best mixture at this scale under these limits, if it is already known.
-    n_params, n_tokens, bounds, available, max_epochs, target, seed
+    n_params, n_tokens, bounds, available, max_epochs, target, groups, constraints, risk, seed
         As for `lawkit.optimize_mixture`.
     draws
         How many draws of the parameters; 0 for no bands.
@@ -72,6 +77,9 @@ def penalty_figure(
         "available": available,
         "max_epochs": max_epochs,
         "target": target,
+        "groups": groups,
+        "constraints": constraints,
+        "risk": risk,
     }
     if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 0:
         raise ReportError(f"draws must be 0 or a whole number above, got {draws!r}")
@@ -79,14 +87,18 @@ def penalty_figure(
         raise ReportError(f"interval must lie between 0 and 1, got {interval!r}")
     if result is None:
         result = optimize_mixture(fit, n_params=n_params, n_tokens=n_tokens, draws=0, seed=seed, **limits)
-    at = Target(fit, n_params, n_tokens, unique_tokens(fit, available))
-    problem = MixtureProblem.build(fit.sources, fit.domains, n_tokens=n_tokens, **limits).raised(at.floor)
-    _check(result, at, problem)
+    asked = merged(
+        read_constraints(limits.pop("constraints"), fit.sources, fit.domains), **{**limits, "risk": None}
+    )
+    asked.pop("risk", None)
+    at = Target(fit, n_params, n_tokens, unique_tokens(fit, asked.get("available")))
+    problem = MixtureProblem.build(fit.sources, fit.domains, n_tokens=n_tokens, **asked).raised(at.floor)
+    here = _check(result, at, problem)
     h = np.array([result.weights[s] for s in fit.sources])
     z, zero = np.empty((0, *fit.z.shape)), np.empty((0, 1))
     if draws:
         z = fit.draw(draws, seed)
-        zero = at.objectives(z, h[None], problem.target)
+        zero = at.objectives(z, h[None], problem.target, problem.over)
         z, zero = z[np.isfinite(zero[:, 0])], zero[np.isfinite(zero[:, 0])]
     order = [int(k) for k in np.argsort(-h, kind="stable")]
     lines = {k: w for k in order if len(w := _range(h, k, problem)) > 1}
@@ -100,15 +112,16 @@ def penalty_figure(
     curves = []
     for k in shown:
         mixtures = np.array([_moved(h, k, w, problem) for w in lines[k]])
-        own = at.objectives(fit.z[None], mixtures, problem.target)[0] - result.objective
+        own = at.objectives(fit.z[None], mixtures, problem.target, problem.over)[0] - here
+        own = np.where([problem.polytope.contains(m, 1e-7) for m in mixtures], own, np.nan)
         curves.append((mixtures, own))
         close = (lines[k] >= h[k] / 4) & (lines[k] <= max(2 * h[k], h[k] + 0.05)) & np.isfinite(own)
-        near.append(float(own[close].max()))
+        near.append(float(own[close].max(initial=0.0)))
     cap = 1.3 * max(*near, 1e-4)
     for ax, k, (mixtures, own) in zip(axes, shown, curves, strict=True):
         w, style = lines[k], look(k)
         if len(z):
-            above = at.objectives(z, mixtures, problem.target) - zero
+            above = at.objectives(z, mixtures, problem.target, problem.over) - zero
             above = np.sort(np.where(np.isnan(above), np.inf, above), axis=0)
             tails = np.array([0.5 - interval / 2, 0.5 + interval / 2])
             lower, upper = above[
@@ -117,7 +130,7 @@ def penalty_figure(
             ax.fill_between(w, lower, upper, color=style.color, alpha=0.22, linewidth=0, zorder=1)
         ax.plot(w, own, color=style.color, linestyle=style.dash, zorder=2)
         ax.plot([h[k]], [0.0], linestyle="none", marker=style.marker, ms=4, color=style.color, zorder=3)
-        farthest = max(farthest, float(w[own <= cap].max()))
+        farthest = max(farthest, float(w[own <= cap].max(initial=0.0)))
         none = f", none {own[0]:+.2g}" if w[0] == 0 < h[k] and np.isfinite(own[0]) else ""
         head(ax, fit.sources[k], f"{percent(h[k])}{none}")
     axes[0].set_ylim(-0.2 * cap, cap)
@@ -141,19 +154,20 @@ def penalty_figure(
     )  # fmt: skip
 
 
-def _check(result: MixtureResult, at: Target, problem: MixtureProblem) -> None:
-    """Refuses a result that is not of this fit at this scale."""
+def _check(result: MixtureResult, at: Target, problem: MixtureProblem) -> float:
+    """The result's objective by this fit at this scale; refuses a result that is not of them."""
     if tuple(result.weights) != at.fit.sources:
         raise ReportError(
             f"the result has sources {listed(list(result.weights))}; the fit has {listed(at.fit.sources)}"
         )
     h = np.array([*result.weights.values()])
-    here = float(at.objectives(at.fit.z[None], h[None], problem.target)[0, 0])
-    if not np.isclose(here, result.objective, rtol=1e-9):
+    here = float(at.objectives(at.fit.z[None], h[None], problem.target, problem.over)[0, 0])
+    if result.risk == "point" and not np.isclose(here, result.objective, rtol=1e-9):
         raise ReportError(
             f"the result's mixture has objective {result.objective:.6g}, and {here:.6g} by this fit at this scale: "
             "give the fit, n_params, n_tokens and target that it was made with"
         )
+    return here
 
 
 def _range(h: np.ndarray, k: int, problem: MixtureProblem) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lawkit.errors import ReportError
-from lawkit.mixture import MixtureResult, optimize_mixture
+from lawkit.mixture import MixturePath, MixtureResult, optimize_mixture
 from lawkit.report._parts import DRAWN, Scale, at_sizes
 from lawkit.report._style import (
     PANELS,
@@ -19,6 +20,7 @@ from lawkit.report._style import (
     log_axis,
     look,
     panels,
+    size,
     styled,
 )
 
@@ -39,7 +41,10 @@ def weights_by_scale_figure(
     steps: int = 7,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     available: Mapping[str, float] | None = None,
-    max_epochs: float | Mapping[str, float] = 4.0,
+    max_epochs: float | Mapping[str, float] | None = None,
+    groups: Mapping[str, Any] | None = None,
+    constraints: Mapping[str, Any] | str | Path | None = None,
+    risk: str | None = None,
     target: Mapping[str, float] | None = None,
     draws: int = 100,
     interval: float = 0.9,
@@ -57,7 +62,7 @@ def weights_by_scale_figure(
         Factor between the largest run and the end of the axis.
     steps
         At how many scales the best mixture is found.
-    bounds, available, max_epochs, target, draws, interval, seed
+    bounds, available, max_epochs, groups, constraints, risk, target, draws, interval, seed
         As for `lawkit.optimize_mixture`.
 
     Returns
@@ -94,12 +99,55 @@ def weights_by_scale_figure(
     ]
     found = [
         optimize_mixture(
-            fit, **s, bounds=bounds, available=available, max_epochs=max_epochs, target=target, draws=draws,
-            interval=interval, seed=seed,
+            fit, **s, bounds=bounds, available=available, max_epochs=max_epochs, target=target, groups=groups,
+            constraints=constraints, risk=risk, draws=draws, interval=interval, seed=seed,
         )
         for s in sizes
     ]  # fmt: skip
-    x = at[top] * factors
+    return _drawn(
+        fit, at[top] * factors, found, interval, scale.label, scale.write,
+        f"From the largest run ({at_sizes(sizes[0])}) to {reach:.4g} times its "
+        + ("compute, at its tokens per parameter." if len(scale.columns) == 2 else f"{scale.label}."),
+    )  # fmt: skip
+
+
+@styled
+def mixture_path_figure(fit: Fit, path: MixturePath, *, interval: float = 0.9) -> Figure:
+    """The best weights and their intervals along a path of `lawkit.mixture.mixture_path`.
+
+    Parameters
+    ----------
+    fit
+        The fit that the path is of.
+    path
+        The best mixtures at several sizes.
+    interval
+        Nominal coverage that they were made with.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ReportError
+        Without matplotlib.
+    """
+    label = "parameters" if path.vary == "n_params" else "tokens"
+    notes = f"From {size(path.sizes[0])} to {size(path.sizes[-1])} {label}, all else as asked for."
+    return _drawn(fit, path.sizes, list(path.results), interval, label, size, notes)
+
+
+def _drawn(
+    fit: Fit,
+    x: np.ndarray,
+    found: list[MixtureResult],
+    interval: float,
+    label: str,
+    write: Callable[[float], str],
+    first: str,
+) -> Figure:
+    """One panel a source: best weights and their intervals against sizes x (n,)."""
     best = np.array([[m.weights[s] for s in fit.sources] for m in found])
     ends = np.array([_ends(m) for m in found])
     order = [int(k) for k in np.argsort(-best.max(0), kind="stable")]
@@ -110,24 +158,18 @@ def weights_by_scale_figure(
         style = look(k)
         ax.fill_between(x, ends[:, k, 0], ends[:, k, 1], color=style.color, alpha=0.22, linewidth=0, zorder=1)
         ax.plot(x, best[:, k], color=style.color, linestyle=style.dash, marker=style.marker, ms=3, zorder=2)
-        log_axis(ax, x * np.r_[0.8, np.ones(steps - 2), 1.25], scale.write)
+        log_axis(ax, x * np.r_[0.8, np.ones(len(x) - 2), 1.25], write)
         head(ax, fit.sources[k], f"{best[0, k]:.1%} to {best[-1, k]:.1%}")
     axes[0].set_ylim(0.0, min(1.0, 1.08 * float(ends[:, shown].max())))
     small = [fit.sources[k] for k in order if k not in large]
     notes = [
-        f"From the largest run ({at_sizes(sizes[0])}) to {reach:.4g} times its "
-        + ("compute, at its tokens per parameter." if len(scale.columns) == 2 else f"{scale.label}."),
+        first,
         _of_draws(found, interval),
         f"Not shown: {listed([fit.sources[k] for k in large[PANELS:]], 12)}." if large[PANELS:] else "",
         f"Under {SLIGHT:.0%} throughout: {listed(small, 12)}." if small else "",
-    ]
+    ]  # fmt: skip
     return finish(
-        figure,
-        f"{called(fit.law.title, 40)}: the best mixture against scale",
-        notes,
-        [],
-        scale.label,
-        "weight",
+        figure, f"{called(fit.law.title, 40)}: the best mixture against scale", notes, [], label, "weight"
     )
 
 
