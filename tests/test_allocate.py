@@ -262,3 +262,17 @@ def test_groups_and_files_limit_the_mixture_too(tmp_path: Path, capsys: pytest.C
     shown = capsys.readouterr().out
     assert "generation" in shown
     assert "binding limit" in shown
+
+
+def test_draws_that_contradict_the_point_fit_are_said() -> None:
+    fit = scale_fit(0.005, posterior="laplace")
+    assert not any("outside" in w for w in lawkit.allocate(fit, 1e22).warnings)
+    assert fit.draws is not None
+    moved = fit.draws.z.copy()
+    moved[..., fit.law.layout(0)["alpha"].start] += 0.5  # the model's size matters more, and losses are lower
+    found = lawkit.allocate(replace(fit, draws=replace(fit.draws, z=moved)), 1e22)
+    low, high = found.intervals["n_params"]
+    assert not low <= found.n_params <= high
+    assert any(
+        "n_params and objective of the point fit lie outside the 90% interval" in w for w in found.warnings
+    )

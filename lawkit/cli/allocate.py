@@ -77,7 +77,7 @@ def command(
         ("objective", found.objective, lambda v: f"{v:.4f}"),
     ]
     _output.show_table(
-        ["", "best", f"{_output.percent(interval, 0)} interval"],
+        ["", "best", f"{100 * interval:g}% interval"],
         [
             [name, say(value), " to ".join(map(say, found.intervals[name])) if found.intervals else None]
             for name, value, say in rows

@@ -205,6 +205,7 @@ def allocate(
         intervals, regret = _under_draws(
             fit, fit.draw(count, seed), n, lambda m: budget.tokens(m, share), h, v, interval, log_n
         )
+        warnings += _apart(n, objective, intervals, interval)
     training, generation = budget.prices(n, share)
     return Allocation(
         flops=flops, generation_flops=flops - FLOPS_PER * n * d if budget.dearest else 0.0, n_params=n, n_tokens=d,
@@ -254,6 +255,24 @@ def _under_draws(
 
     intervals = {"n_params": pair(best), "n_tokens": pair(tokens(best)), "objective": pair(mine)}
     return intervals, float(np.mean(np.maximum(mine - least, 0.0)))
+
+
+def _apart(
+    n: float, objective: float, intervals: dict[str, tuple[float, float]], interval: float
+) -> list[str]:
+    """A warning where the point fit lies outside what its draws say."""
+    names = []
+    for name, value in (("n_params", n), ("objective", objective)):
+        low, high = intervals[name]
+        if not low <= value <= high:
+            names.append(name)
+    if not names:
+        return []
+    return [
+        f"{' and '.join(names)} of the point fit {'lies' if len(names) == 1 else 'lie'} outside the {100 * interval:g}%"
+        " interval of the draws, so the runs say little of this split: add runs of other sizes, or look at the draws' "
+        "own warnings (`lawkit fit`)"
+    ]
 
 
 def _fixed_sizes(fit: Fit) -> list[str]:
