@@ -276,3 +276,44 @@ def test_draws_that_contradict_the_point_fit_are_said() -> None:
     assert any(
         "n_params and objective of the point fit lie outside the 90% interval" in w for w in found.warnings
     )
+
+
+def test_the_worst_domain_is_meant_wherever_it_is_asked_for() -> None:
+    fit = simulated_fit()
+    worst = {"over": "max"}
+    found = lawkit.allocate(fit, 1e21, constraints=worst, draws=50)
+    low, high = found.intervals["objective"]
+    assert low <= found.objective <= high  # the interval is of the maximum, as the objective is
+    best = lawkit.optimize_mixture(fit, n_params=1e9, n_tokens=2e10, constraints=worst)
+    recorded = fit.losses(1e9, 2e10, np.unique(fit.runs.weights, axis=0)).max(1)
+    assert best.baselines["best_recorded"] == pytest.approx(recorded.min())
+    with pytest.raises(lawkit.LawkitError, match="leave over out"):
+        lawkit.allocate(scale_fit(), 1e21, constraints=worst)
+
+
+def test_generation_that_costs_every_source_the_same() -> None:
+    """Then all that is trained on is generated: 6 n_params + cost flops a token."""
+    fit, cost = simulated_fit(), 2e9
+    found = lawkit.allocate(fit, 1e21, constraints={"generation": {"cost": {"web": cost, "hq": cost}}})
+    assert (6 * found.n_params + cost) * found.n_tokens == pytest.approx(1e21, rel=1e-6)
+    n, hq = (g.ravel() for g in np.meshgrid(np.geomspace(2e8, 2e10, 300), np.linspace(0, 1, 101)))
+    losses = fit.losses(n, 1e21 / (6 * n + cost), np.column_stack([1 - hq, hq])).mean(1)
+    assert losses.min() - 2e-4 <= found.objective <= losses.min() + 1e-9
+
+
+def test_a_law_that_counts_repetition_takes_what_is_available() -> None:
+    n, d = (g.ravel() for g in np.meshgrid([1e8, 3e8, 1e9, 3e9], [2e9, 6e9, 2e10, 6e10]))
+    unique = np.tile([1e9, 1e10], 8)[:, None]
+    repeats = np.maximum(d / unique[:, 0] - 1, 0)
+    fresh = np.minimum(unique[:, 0], d)
+    seen = fresh + fresh * 15 * (1 - np.exp(-repeats / 15))
+    runs = Runs(
+        sources=("web",), domains=("wiki",), n_params=n, n_tokens=d, weights=np.ones((16, 1)), unique=unique,
+        losses=(1.8 + A / n**ALPHA + B / seen**BETA)[:, None],
+    )  # fmt: skip
+    fit = lawkit.fit(runs, law="data-constrained", holdout="none")
+    scarce = lawkit.allocate(fit, 1e21, available={"web": 1e9}, draws=30)
+    plenty = lawkit.allocate(fit, 1e21, available={"web": 1e12}, draws=30)
+    assert scarce.n_tokens < plenty.n_tokens  # repeats are worth less than parameters
+    assert scarce.objective > plenty.objective
+    assert scarce.intervals["n_params"][0] > 0

@@ -112,7 +112,10 @@ def command(
         raise click.UsageError("--format is that of the file of --export: name one")
     import lawkit
     from lawkit.mixture import export_mixture, mixture_path
+    from lawkit.mixture.export import export_format as check_format
 
+    if export is not None:
+        check_format(export, export_format)
     fitted = lawkit.load_fit(fit)
     with _output.working("optimising", quiet=as_json):
         found = lawkit.optimize_mixture(
@@ -121,7 +124,7 @@ def command(
     result = found.to_dict()
     _output.show_warnings(result.get("warnings", ()))
     if export is not None:
-        export_mixture(found.weights, export, export_format)
+        export_mixture(found.weights, export, export_format, epochs=found.epochs)
         _output.note(f"mixture in {export}")
     along = None
     if path is not None:

@@ -11,12 +11,11 @@ import numpy as np
 
 from lawkit.errors import OptimizeError
 from lawkit.io._json import finite
-from lawkit.mixture._checks import target_weights
 from lawkit.mixture._warnings import edge_warnings, scale_warnings
 from lawkit.mixture.budget import FLOPS_PER, Budget, split
 from lawkit.mixture.constraints import merged, read_constraints
 from lawkit.mixture.result import ActiveConstraint
-from lawkit.mixture.target import check_size
+from lawkit.mixture.target import check_size, over_domains
 
 if TYPE_CHECKING:
     from lawkit.fitting import Fit
@@ -188,22 +187,22 @@ def allocate(
             "allocate takes the fit's own parameters: leave risk out; intervals say how sure the split is"
         )
     mixed = "weights" in law.columns
-    if not mixed and (set(asked) - {"target", "over", "max_epochs"}):
+    # A law of sizes alone may still count repetition.
+    allowed = {"target", *(("available", "max_epochs") if "unique" in law.columns else ())}
+    if not mixed and (extra := set(asked) - allowed):
         raise OptimizeError(
-            f"law {law.name} does not depend on mixture weights: leave {', '.join(sorted(set(asked) - {'target'}))} out"
+            f"law {law.name} does not depend on mixture weights: leave {', '.join(sorted(extra))} out"
         )
     budget = Budget(fit, flops, asked, seed)
     n, share = split(budget)
     d = float(budget.tokens(n, share))
     h, objective, solution = budget.at(n, share)
-    v = target_weights(asked.get("target"), fit.domains)
     warnings = [*_fixed_sizes(fit), *scale_warnings(fit, n, d), *(edge_warnings(fit, h) if mixed else [])]
     count = draws if draws is not None else (DRAWS if fit.draws is not None else 0)
     intervals, regret = {}, None
     if count:
-        log_n = np.log(budget.ends)
         intervals, regret = _under_draws(
-            fit, fit.draw(count, seed), n, lambda m: budget.tokens(m, share), h, v, interval, log_n
+            budget, share, fit.draw(count, seed), n, h, interval, np.log(budget.ends)
         )
         warnings += _apart(n, objective, intervals, interval)
     training, generation = budget.prices(n, share)
@@ -217,26 +216,26 @@ def allocate(
     )  # fmt: skip
 
 
-def _losses(fit: Fit, z: np.ndarray, n: np.ndarray, tokens: Any, h: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """(S, len(n)) target-weighted losses of splits n of the budget at one mixture h (K,)."""
-    mixtures = np.broadcast_to(h, (len(n), len(h)))
-    with np.errstate(all="ignore"):
-        return fit.estimate.losses_at(z, fit.estimate.inputs(mixtures, n, tokens(n))) @ v
-
-
 def _under_draws(
-    fit: Fit,
-    z: np.ndarray,
-    n: float,
-    tokens: Any,
-    h: np.ndarray,
-    v: np.ndarray,
-    interval: float,
-    log_n: np.ndarray,
+    budget: Budget, share: float, z: np.ndarray, n: float, h: np.ndarray, interval: float, log_n: np.ndarray
 ) -> tuple[dict[str, tuple[float, float]], float]:
     """Intervals of the best split over draws z (S, G, P) at the mixture h, and the loss that the split n gives up."""
+    estimate = budget.fit.estimate
+    over = budget.problem(n, share).over if budget.mixed else ("mean", 0.0)
+
+    def tokens(m: np.ndarray) -> np.ndarray:
+        return budget.tokens(m, share)
+
+    def objectives(m: np.ndarray) -> np.ndarray:
+        """(S, len(m)) of splits m of the budget."""
+        mixtures = np.broadcast_to(h, (len(m), len(h)))
+        unique = None if budget.unique is None else np.broadcast_to(budget.unique, mixtures.shape)
+        with np.errstate(all="ignore"):
+            losses = estimate.losses_at(z, estimate.inputs(mixtures, m, tokens(m), unique))
+            return over_domains(losses, budget.target, over)
+
     grid = np.linspace(log_n[0], log_n[1], _FINE)
-    losses = _losses(fit, z, np.exp(grid), tokens, h, v)
+    losses = objectives(np.exp(grid))
     losses = np.where(np.isfinite(losses), losses, np.inf)
     at = np.clip(np.argmin(losses, 1), 1, _FINE - 2)
     row = np.arange(len(z))
@@ -246,7 +245,7 @@ def _under_draws(
         step = np.where(bend > 0, 0.5 * (left - right) / bend, 0.0)
         least = least - np.where(bend > 0, 0.125 * (left - right) ** 2 / bend, 0.0)
     best = np.exp(grid[at] + np.clip(step, -1, 1) * (grid[1] - grid[0]))
-    mine = _losses(fit, z, np.array([n]), tokens, h, v)[:, 0]
+    mine = objectives(np.array([n]))[:, 0]
     ends = [0.5 - interval / 2, 0.5 + interval / 2]
 
     def pair(values: np.ndarray) -> tuple[float, float]:

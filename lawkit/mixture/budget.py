@@ -96,7 +96,9 @@ class Budget:
                 found = solve(self.where(n, share), self.problem(n, share), self.seed)
                 self.kept[key] = found.h, found.objective, found
             else:
-                h = np.zeros(len(self.fit.sources))
+                h = np.full(
+                    len(self.fit.sources), 1 / max(len(self.fit.sources), 1)
+                )  # any: it does not count
                 losses = self.where(n, share).losses(h[None])[0]
                 self.kept[key] = h, float(losses @ self.target), None
         return self.kept[key]
@@ -211,7 +213,11 @@ def split(budget: Budget) -> tuple[float, float]:
         best_size(budget, 0.0)  # raises with the reason
     low, high = SHARES[max(i - 1, 0)], SHARES[min(i + 1, len(SHARES) - 1)]
     share, n = _best_share(budget, max(low, EDGE), min(high, 1 - EDGE), sizes[i])
-    if not best_size(budget, share, n)[1] < losses[i] - 1e-12:
+    try:
+        better = best_size(budget, share, n)[1] < losses[i] - 1e-12
+    except OptimizeError:  # no mixture spends so little: every source is generated
+        better = False
+    if not better:
         share, n = SHARES[i], sizes[i]
     # What the best mixture does not spend on generation is spent on tokens.
     spent = float(budget.cost @ budget.at(n, share)[0]) / budget.dearest

@@ -14,6 +14,22 @@ _BY_SUFFIX = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
 FORMATS = ("json", "yaml", "torchtitan", "olmo-core")
 
 
+def export_format(path: str | Path, format: str | None = None) -> str:
+    """One of `FORMATS`: the one that is asked for, else what the file's name ends in says.
+
+    Raises
+    ------
+    OptimizeError
+        For an unknown format.
+    """
+    name = Path(path).name
+    kind = format or _BY_SUFFIX.get(Path(path).suffix.lower())
+    if kind not in FORMATS:
+        told = f"unknown format {format!r}" if format else f"the name {name!r} does not say the format"
+        raise OptimizeError(f"{told}: choose one of {', '.join(FORMATS)}")
+    return kind
+
+
 def export_mixture(
     weights: Mapping[str, float],
     path: str | Path,
@@ -50,11 +66,7 @@ def export_mixture(
     lawkit's weights are; torchtitan's choose documents, so that they are shares of tokens only where the sources'
     documents are about as long.
     """
-    path = Path(path)
-    kind = format or _BY_SUFFIX.get(path.suffix.lower())
-    if kind not in FORMATS:
-        told = f"unknown format {format!r}" if format else f"the name {path.name!r} does not say the format"
-        raise OptimizeError(f"{told}: choose one of {', '.join(FORMATS)}")
+    path, kind = Path(path), export_format(path, format)
     used = {s: w for s, w in weights.items() if w > 0}
     content: Any = dict(weights)
     if kind == "torchtitan":

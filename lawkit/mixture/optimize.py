@@ -168,6 +168,13 @@ def optimize_mixture(
         unconstrained_weights=None if free is None else dict(zip(fit.sources, free.h.tolist(), strict=True)),
         unconstrained_objective=None if free is None else free.objective,
         baselines={name: judge.of(h) for name, h in baselines.items()},
+        epochs={}
+        if n_tokens is None
+        else {
+            s: n_tokens * float(solution.h[fit.sources.index(s)]) / float(tokens)
+            for s, tokens in (available or {}).items()
+            if float(tokens) > 0
+        },
         uncertainty=unsure,
         warnings=tuple(dict.fromkeys([*warnings, *notes])),
     )
@@ -191,7 +198,7 @@ def _baselines(
     K, recorded = len(problem.sources), at.fit.runs.weights
     out = {"uniform": np.full(K, 1 / K)}
     recorded = np.unique(recorded[np.isfinite(recorded).all(axis=1)], axis=0)
-    objective = at.objectives(at.fit.z[None], recorded, problem.target)[0]
+    objective = at.objectives(at.fit.z[None], recorded, problem.target, problem.over)[0]
     if np.isfinite(objective).any():
         out["best_recorded"] = recorded[np.nanargmin(np.where(np.isfinite(objective), objective, np.nan))]
     if given is not None:

@@ -163,6 +163,8 @@ class MixtureResult:
     baselines
         The objective at other mixtures: 'uniform', 'best_recorded', the best of the runs' own mixtures, and
         'baseline' where one was given.
+    epochs
+        Source to passes over its unique tokens that the mixture asks for, where their number is known.
     uncertainty
         Over draws of the parameters; None without draws.
     warnings
@@ -180,6 +182,7 @@ class MixtureResult:
     unconstrained_weights: dict[str, float] | None = None
     unconstrained_objective: float | None = None
     baselines: dict[str, float] = field(default_factory=dict)
+    epochs: dict[str, float] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
     warnings: tuple[str, ...] = ()
 
@@ -236,6 +239,7 @@ class MixtureResult:
                     "objective": self.unconstrained_objective,
                 },
                 "baselines": self.baselines,
+                "epochs": self.epochs,
                 **({} if self.uncertainty is None else self.uncertainty.to_dict()),
                 "warnings": list(self.warnings),
             }

@@ -97,14 +97,8 @@ class Target:
         self, z: np.ndarray, mixtures: np.ndarray, target: np.ndarray, over: tuple[str, float] = ("mean", 0.0)
     ) -> np.ndarray:
         """The objective (S, n) of mixtures (n, K) under unconstrained parameters z (S, G, P)."""
-        used = np.flatnonzero(target > 0)
         with np.errstate(all="ignore"):
-            losses = self.fit.estimate.losses_at(z, self.inputs(mixtures))[..., used]
-            if over[0] == "mean":
-                return losses @ target[used]
-            if over[0] == "max":
-                return losses.max(-1)
-            return np.apply_along_axis(lambda f: worst(f, target[used] / (1 - over[1]))[0], -1, losses)
+            return over_domains(self.fit.estimate.losses_at(z, self.inputs(mixtures)), target, over)
 
     def derivatives_of(self, z: np.ndarray, target: np.ndarray) -> ManyDerivatives:
         """The objectives under S unconstrained parameters z (S, G, P), each as a function of its own mixture."""
@@ -129,6 +123,16 @@ class Target:
             return tuple(np.concatenate(p) for p in zip(*parts, strict=True))  # type: ignore[return-value]
 
         return evaluate
+
+
+def over_domains(losses: np.ndarray, target: np.ndarray, over: tuple[str, float]) -> np.ndarray:
+    """What is minimised of losses (..., E): their target-weighted (E,) mean, or their maximum or CVaR."""
+    used = np.flatnonzero(target > 0)
+    if over[0] == "mean":
+        return losses[..., used] @ target[used]
+    if over[0] == "max":
+        return losses[..., used].max(-1)
+    return np.apply_along_axis(lambda f: worst(f, target[used] / (1 - over[1]))[0], -1, losses[..., used])
 
 
 def check_size(name: str, value: Any) -> None:
