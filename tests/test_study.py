@@ -241,7 +241,10 @@ def test_a_study_trains_exports_and_records_what_failed(finished, capsys):
 
 def test_a_finished_study_trains_nothing_again(finished, capsys):
     before = (finished / "runs.csv").read_bytes()
-    assert main(["study", "run", str(finished), "--json"]) == 0
+    # One run has failed before, which a script must be able to see.
+    assert main(["study", "run", str(finished)]) == 1
+    assert "--retry-failed" in capsys.readouterr().err
+    assert main(["study", "run", str(finished), "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == {
         "table": str(finished / "runs.csv"), "trained": 0, "done": 2, "failed": 1
     }  # fmt: skip

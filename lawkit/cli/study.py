@@ -61,7 +61,8 @@ def run(folder: Path, workers: int | None, retry_failed: bool, as_json: bool) ->
     """Train the runs of a study that are not done yet.
 
     It may be stopped or killed at any time and goes on when called again. Runs that
-    fail are recorded and do not stop the others. Training needs torchtitan.
+    fail are recorded and do not stop the others; the exit status is then 1. Training
+    needs torchtitan.
 
     \b
     Examples:
@@ -85,8 +86,11 @@ def run(folder: Path, workers: int | None, retry_failed: bool, as_json: bool) ->
         _output.say(f"{summary.done} runs done, {summary.failed} failed; {summary.trained} trained now")
         if summary.failed:
             _output.note(f"why: lawkit study status {folder}")
+            _output.note(f"to try them once more: lawkit study run {folder} --retry-failed")
         if summary.table:
             _output.note(f"table: {summary.table}")
+    if summary.failed:
+        raise click.exceptions.Exit(1)
 
 
 @command.command("status")
