@@ -220,6 +220,12 @@ def test_files_that_are_not_there(tmp_path):
         build({}, tmp_path / "out")
 
 
+def test_names_whose_columns_would_be_one(tmp_path):
+    (tmp_path / "a.txt").write_text("some text")
+    with pytest.raises(CorpusError, match=r"'a' and 'a_se' cannot stand together: loss_a_se of a runs table is"):
+        build({"a_se": tmp_path / "a.txt", "a": tmp_path / "a.txt"}, tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".a", "a b", "a" * 101])
 def test_names_that_cannot_be_folders(tmp_path, name):
     with pytest.raises(CorpusError, match="cannot name a source"):

@@ -133,11 +133,17 @@ def find_files(
     Raises
     ------
     CorpusError
-        When there is no source, a name cannot be a folder's, a pattern finds nothing, or a file is empty,
+        When there is no source, a name cannot be a folder's, one is another's with _se behind it, a pattern finds nothing, or a file is empty,
         missing or a folder.
     """
     if not sources:
         raise CorpusError("no sources: give at least one name with its files, such as code='src/**/*.py'.")
+    for name in sources:
+        if f"{name}_se" in sources:
+            raise CorpusError(
+                f"the sources {name!r} and {name + '_se'!r} cannot stand together: loss_{name}_se of a runs table is the "
+                f"standard error of loss_{name}. Give one of them another name."
+            )
     found: dict[str, list[SourceFile]] = {}
     for name, patterns in sources.items():
         if not _NAME.fullmatch(name):
