@@ -203,6 +203,29 @@ def test_two_ranks_by_torchrun_agree_with_one(undisturbed, small_corpus, tmp_pat
             assert ours["domains"][name] == pytest.approx(theirs["domains"][name], abs=1e-5)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_killed_rank_is_recorded_with_its_step(small_corpus, tmp_path):
+    folder = specify(small_corpus, tmp_path / "run", n_tokens=4000 * 256)
+    with subprocess.Popen(
+        [*WORKER, str(folder), "--ranks", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        wait_for(lambda: reached(folder, 3))
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                mine = str(folder) in (path / "cmdline").read_bytes().decode(errors="replace")
+                first = b"\0RANK=0\0" in (path / "environ").read_bytes()
+            except OSError:
+                continue
+            if mine and first:
+                os.kill(int(path.name), signal.SIGKILL)
+        assert process.wait(timeout=120) == 1
+    found = outcome(folder, 1)
+    assert found is not None
+    assert (found.reason, found.again) == ("error", True)
+    assert found.message.startswith("a rank failed: ")
+    assert found.step >= 3
+
+
 @pytest.mark.slow
 def test_torchtitans_own_command_line_finds_a_run(small_corpus, tmp_path, undisturbed):
     folder = specify(small_corpus, tmp_path / "run", n_tokens=3 * 256)
