@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,15 +137,19 @@ def test_a_study_has_one_runner(tmp_path):
 
 
 def test_init_writes_a_study_that_can_be_planned(small_corpus, tmp_path, capsys):
-    assert main(["study", "init", str(tmp_path / "s"), "--corpus", str(small_corpus)]) == 0
+    # The folder of all corpora will do while there is one; another may come, so the corpus itself is written.
+    assert main(["study", "init", str(tmp_path / "s"), "--corpus", str(small_corpus.parent)]) == 0
     spec = read_study(tmp_path / "s")
+    assert spec.corpus.resolve() == small_corpus.resolve()
     planned = spec.plan(open_corpus(spec.corpus))
     assert len(planned) == 3 * 2 * 8 + 3
+    planned = replace(spec, corpus=small_corpus.parent).plan(open_corpus(small_corpus.parent))
+    assert planned[0].corpus == str(small_corpus.resolve())
     assert main(["study", "init", str(tmp_path / "s"), "--corpus", str(small_corpus)]) == 1
     assert "is there already" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="cannot be made"):
-        write_template(tmp_path / "file" / "s", open_corpus(small_corpus), small_corpus)
+        write_template(tmp_path / "file" / "s", open_corpus(small_corpus))
 
 
 def test_a_run_that_two_grids_ask_for_is_planned_once_and_errors_name_the_grid(small_corpus, tmp_path):
@@ -282,6 +287,21 @@ def test_what_was_finished_but_not_noted_is_noted(finished, small_corpus, tmp_pa
     summary = run_study(folder)
     assert (summary.done, summary.trained) == (2, 2)
     assert (folder / "runs.csv").read_bytes() == (finished / "runs.csv").read_bytes()
+
+
+def test_an_interrupted_run_that_left_the_file_is_not_trained(finished, small_corpus, tmp_path):
+    folder = study(tmp_path / "s", SMALL.format(corpus=small_corpus))
+    (folder / "runs").symlink_to(finished / "runs")
+    spec = read_study(folder)
+    asked, left = spec.plan(open_corpus(spec.corpus))
+    with Store(folder) as store:
+        store.propose([asked, left])
+        for run in (asked, left):
+            store.started(run.run_id, pid=1, log="log")
+    study(folder, SMALL.format(corpus=small_corpus).replace("seeds = [0, 1]", "seeds = [0]"))
+    summary = run_study(folder)
+    assert (summary.done, summary.failed, summary.waiting) == (1, 0, 0)
+    assert [run["run_id"] for run in study_status(folder)["runs"]] == [asked.run_id]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

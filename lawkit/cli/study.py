@@ -46,7 +46,8 @@ def init(folder: Path, corpus: Path) -> None:
     from lawkit.corpus import open_corpus
     from lawkit.study.template import write_template
 
-    path = write_template(folder, open_corpus(corpus), corpus)
+    found = open_corpus(corpus)
+    path = write_template(folder, found)
     _output.note(f"{path}: edit it, then lawkit study run {folder}")
 
 
@@ -165,11 +166,18 @@ class _Screen:
             self._left -= 1
             losses = {name: domain["loss"] for name, domain in outcome.evals[-1]["domains"].items()}
             told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
-            _output.note(f"{run_id}: {told}  ({outcome.done['wall_s']:.0f} s; {self._left} to go)")
+            self._note(f"{run_id}: {told}  ({outcome.done['wall_s']:.0f} s; {self._left} to go)")
             return
         self._left -= not again
         what = "failed, to be tried again" if again else "failed"
-        _output.note(f"{run_id}: {what} at step {outcome.step} ({outcome.reason}): {outcome.message}")
+        self._note(f"{run_id}: {what} at step {outcome.step} ({outcome.reason}): {outcome.message}")
+
+    def _note(self, text: str) -> None:
+        # The console of a live display prints above it; another would print where it is drawn next.
+        if self._status is not None:
+            self._status.console.print(text, style="dim")
+        else:
+            _output.note(text)
 
     def tick(self, running: list[Path], share: float) -> None:
         from lawkit.backends.torchtitan.launch import progress

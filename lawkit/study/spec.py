@@ -126,7 +126,7 @@ class StudySpec:
                             for seed in grid.seeds:
                                 run = plan(
                                     corpus,
-                                    self.corpus,
+                                    corpus.path,
                                     size=size,
                                     n_tokens=tokens,
                                     weights=weights,
