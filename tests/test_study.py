@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lawkit.backends.torchtitan.launch import Outcome
 from lawkit.cli import main
+from lawkit.cli.study import _Screen
 from lawkit.corpus import open_corpus
 from lawkit.errors import StudyError
 from lawkit.runs import read_runs
@@ -191,6 +195,23 @@ tokens = [10240]
 mixtures = [{{prose = 1.0}}]
 recipe = {{lr = 1e12, warmup = 0.0}}
 """
+
+
+def test_on_a_terminal_results_stand_above_what_is_under_way(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", shown)
+    done = Outcome(folder=Path("a"), done={"wall_s": 3.0}, evals=({"domains": {"web": {"loss": 3.0}}},))
+    with _Screen() as screen:
+        screen.begun(2, 2)
+        screen.tick([], 0.1)
+        screen.ended("run-a", done, False)
+    # The line of what is under way is cleared first; written behind it, the result would be cleared with it.
+    assert re.search(r"\x1b\[2K(\x1b\[[0-9;]*m)*run-a: web 3.0000", shown.getvalue())
 
 
 @pytest.fixture(scope="module")

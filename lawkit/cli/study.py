@@ -174,10 +174,12 @@ class _Screen:
 
     def _note(self, text: str) -> None:
         # The console of a live display prints above it; another would print where it is drawn next.
-        if self._status is not None:
-            self._status.console.print(text, style="dim")
-        else:
+        if self._status is None:
             _output.note(text)
+            return
+        from rich.text import Text
+
+        self._status.console.print(Text(text, style="dim"))
 
     def tick(self, running: list[Path], share: float) -> None:
         from lawkit.backends.torchtitan.launch import progress
