@@ -209,6 +209,7 @@ def test_on_a_terminal_results_stand_above_what_is_under_way(monkeypatch):
     with _Screen() as screen:
         screen.begun(2, 2)
         screen.tick([], 0.1)
+        wait_for(lambda: "of the flops" in shown.getvalue())  # drawn ten times a second, by a thread
         screen.ended("run-a", done, False)
     # The line of what is under way is cleared first; written behind it, the result would be cleared with it.
     assert re.search(r"\x1b\[2K(\x1b\[[0-9;]*m)*run-a: web 3.0000", shown.getvalue())
