@@ -65,6 +65,18 @@ def test_a_file_is_read(tmp_path):
         (("tokens = ", "token = "), r"grid\[0\].tokens is missing"),
         (('"1M"', '"1X"'), r"grid\[0\].tokens\[0\] is '1X': it must be a positive number"),
         (("2e6", "-1"), r"grid\[0\].tokens\[1\] is -1"),
+        (("2e6", "1e30"), r"grid\[0\].tokens\[1\] is 1e\+30: it must be at most 1e\+15"),
+        (
+            ("sizes", "seeds = [true]\nsizes"),
+            r"grid\[0\].seeds is \[True\]: it must be a list of whole numbers",
+        ),
+        (("sizes", f"seeds = [{2**63}]\nsizes"), r"grid\[0\].seeds is .*, at most 9223372036854775807"),
+        (("sizes", "seeds = []\nsizes"), r"grid\[0\].seeds is \[\]"),
+        (
+            ('["27k"]', '[{dim = 32, n_layers = 1, n_heads = 1, name = "a/b"}]'),
+            r"grid\[0\].sizes\[0\] is .*: a size's name is 'a/b'",
+        ),
+        (("[[grid]]", f"[limits]\nretries = {2**63}\n[[grid]]"), "limits.retries is .*: it must be at most"),
         (("2e6", "true"), r"grid\[0\].tokens\[1\] is True"),
         (('"27k"', '"28k"'), r"grid\[0\].sizes\[0\] is '28k': no size '28k'"),
         (('["27k"]', "[]"), r"grid\[0\].sizes is \[\]: it must have at least one entry"),

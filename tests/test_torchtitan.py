@@ -253,11 +253,18 @@ def test_torchtitans_own_command_line_holds_the_folder_and_leaves_a_finished_run
     code = "from lawkit.backends.torchtitan.config_registry import run; run(); run(); input('held')"
     environment = {**os.environ, "LAWKIT_RUN": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.read(4) == "held"
-        with pytest.raises(BackendError, match="another process trains this run"), alone(tmp_path, patience=0):
+        with (
+            pytest.raises(BackendError, match="another process trains this run"),
+            alone(tmp_path, patience=0),
+        ):
             pass
         process.communicate("\n", timeout=60)
     done = subprocess.run(

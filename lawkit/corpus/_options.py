@@ -111,6 +111,8 @@ def check_options(options: Options) -> None:
         )
     if not 258 <= options.vocab_size <= 1 << 24:
         raise CorpusError(f"vocab_size is {options.vocab_size!r}: at least 258 (256 bytes, BOS and EOS).")
+    if not -(2**63) <= options.seed < 2**63:
+        raise CorpusError(f"seed is {options.seed!r}: a whole number from -2**63 to 2**63 - 1.")
     if options.document_separator is not None and not options.document_separator:
         raise CorpusError(
             "document_separator is empty: write what stands between documents, such as '\\n\\n'."

@@ -243,6 +243,19 @@ def open_corpus(path: str | Path) -> Corpus:
         raise CorpusError(
             f"{folder}: has format {found!r} where this lawkit reads {FORMAT}. Build the corpus again."
         )
+    try:
+        content_digest(manifest)
+        for key in ("digest", "warnings", "sources"):
+            manifest[key]
+        for key in ("vocab_size", "bos", "eos", "sha256"):
+            manifest["tokenizer"][key]
+        for about in manifest["sources"].values():
+            for split in ("train", "heldout"):
+                about[split]["tokens"] + about[split]["bytes"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorpusError(
+            f"{folder / MANIFEST}: is not what a build writes ({type(error).__name__}: {error}). Build the corpus again."
+        ) from None
     corpus = Corpus(folder, manifest)
     corpus.check_tokenizer(corpus.tokenizer_path)
     item = np.dtype(manifest["dtype"]).itemsize
