@@ -239,6 +239,12 @@ def test_names_whose_columns_would_be_one(tmp_path):
         build({"a_se": tmp_path / "a.txt", "a": tmp_path / "a.txt"}, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "corpus.json"])
+def test_names_of_the_files_of_a_corpus(tmp_path, name):
+    with pytest.raises(CorpusError, match="cannot name a source: a file of the corpus is called so"):
+        build({name: tmp_path / "a.txt"}, tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".a", "a b", "a" * 101])
 def test_names_that_cannot_be_folders(tmp_path, name):
     with pytest.raises(CorpusError, match="cannot name a source"):
@@ -253,6 +259,8 @@ def test_names_that_cannot_be_folders(tmp_path, name):
         ("holdout", float("nan")),
         ("vocab_size", 100),
         ("seed", 10**44),
+        ("bos", "<s>"),
+        ("eos", "</s>"),
         ("document_separator", ""),
         ("encoding_errors", "ignore"),
         ("max_document_bytes", 0),

@@ -170,7 +170,8 @@ def test_init_writes_a_study_that_can_be_planned(small_corpus, tmp_path, capsys)
 
 def test_a_run_that_two_grids_ask_for_is_planned_once_and_errors_name_the_grid(small_corpus, tmp_path):
     text = f'corpus = "{small_corpus}"\n' + 2 * (
-        '[[grid]]\nsizes = ["27k"]\ntokens = ["1M"]\nmixtures = [{prose = 1.0}]\n'
+        '[[grid]]\nsizes = ["27k", {dim = 32, n_layers = 2, n_heads = 2, name = "mine"}]\n'
+        'tokens = ["1M"]\nmixtures = [{prose = 1.0}]\n'
     )
     spec = read_study(study(tmp_path / "a", text))
     assert len(spec.plan(open_corpus(spec.corpus))) == 1

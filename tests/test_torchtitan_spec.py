@@ -56,6 +56,8 @@ def test_sizes_are_found_by_name_number_and_shape():
     assert find_size("3m") is find_size(3.05e6) is LAPTOP[-1]
     custom = size_from({"dim": 48, "n_layers": 1, "n_heads": 2})
     assert (custom.hidden, custom.name) == (128, "d48l1h2")
+    assert size_from({"dim": 32, "n_layers": 2, "n_heads": 2}) is LAPTOP[0]
+    assert size_from({**LAPTOP[0].to_dict(), "name": "mine"}).name == "mine"
     for asked, message in (
         ("27", "no size '27'.*Did you mean '27k'"),
         (5e5, r"no size has 500,000 .*; the nearest is 440k \(443,232\)"),

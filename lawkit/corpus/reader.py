@@ -254,7 +254,8 @@ def open_corpus(path: str | Path) -> Corpus:
                 about[split]["tokens"] + about[split]["bytes"]
     except (KeyError, TypeError, AttributeError) as error:
         raise CorpusError(
-            f"{folder / MANIFEST}: is not what a build writes ({type(error).__name__}: {error}). Build the corpus again."
+            f"{folder / MANIFEST}: is not what a build writes ({type(error).__name__}: {error}). Build the corpus "
+            "again."
         ) from None
     corpus = Corpus(folder, manifest)
     corpus.check_tokenizer(corpus.tokenizer_path)

@@ -134,7 +134,7 @@ class StudySpec:
                                     recipe={**self.recipe, **grid.recipe},
                                     available=self.available,
                                 )
-                                runs.setdefault(run.run_id, run)
+                                runs.setdefault(run.identity, run)
             except LawkitError as error:
                 raise StudyError(f"{self.path}: {grid.path}: {error}") from None
         return list(runs.values())
