@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -244,14 +245,11 @@ def open_corpus(path: str | Path) -> Corpus:
             f"{folder}: has format {found!r} where this lawkit reads {FORMAT}. Build the corpus again."
         )
     try:
-        content_digest(manifest)
-        for key in ("digest", "warnings", "sources"):
-            manifest[key]
-        for key in ("vocab_size", "bos", "eos", "sha256"):
-            manifest["tokenizer"][key]
+        itemgetter("digest", "warnings", "dtype")(manifest)
+        itemgetter("vocab_size", "bos", "eos", "sha256")(manifest["tokenizer"])
         for about in manifest["sources"].values():
             for split in ("train", "heldout"):
-                about[split]["tokens"] + about[split]["bytes"]
+                itemgetter("tokens", "bytes")(about[split])
     except (KeyError, TypeError, AttributeError) as error:
         raise CorpusError(
             f"{folder / MANIFEST}: is not what a build writes ({type(error).__name__}: {error}). Build the corpus "
