@@ -128,6 +128,12 @@ class Runs:
             object.__setattr__(self, kind, names)
             if len(set(names)) < len(names) or not all(names):
                 raise RunsError(f"Runs.{kind} must be distinct names, not {names}.")
+        for name in self.domains:
+            if self.losses_se is not None and f"{name}_se" in self.domains:
+                raise RunsError(
+                    f"the domains {name!r} and {name + '_se'!r} cannot stand together in a table with standard errors: "
+                    f"loss_{name}_se is the standard error of loss_{name}. Rename one."
+                )
 
     def __len__(self) -> int:
         return len(self.losses)

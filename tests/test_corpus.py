@@ -305,6 +305,10 @@ def test_a_later_format_is_refused(copied):
     (copied / "corpus.json").write_text("{", encoding="utf-8")
     with pytest.raises(CorpusError, match="cannot be read"):
         open_corpus(copied)
+    for broken in ({"format": 1}, manifest | {"sources": []}, manifest | {"sources": {"a": {"train": 3}}}):
+        (copied / "corpus.json").write_text(json.dumps(broken), encoding="utf-8")
+        with pytest.raises(CorpusError, match=r"corpus\.json: is not what a build writes"):
+            open_corpus(copied)
 
 
 # --- the command --------------------------------------------------------------------------

@@ -220,6 +220,31 @@ def test_files_that_are_not_there(tmp_path):
         build({}, tmp_path / "out")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are UTF-8")
+def test_a_file_whose_name_is_not_utf8(tmp_path):
+    named = {suffix: tmp_path / os.fsdecode(b"caf\xe9." + suffix.encode()) for suffix in ("txt", "parquet")}
+    named["txt"].write_text(TEXT, encoding="utf-8")
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "good.parquet")
+    (tmp_path / "good.parquet").rename(named["parquet"])
+    corpus = build(named, tmp_path / "out", vocab_size=260, holdout=0)
+    assert corpus.manifest["sources"]["txt"]["files"][0]["path"] == str(tmp_path / "caf\ufffd.txt")
+    assert corpus.manifest["sources"]["parquet"]["documents"] == len(TEXTS)
+
+
+def test_names_whose_columns_would_be_one(tmp_path):
+    (tmp_path / "a.txt").write_text("some text")
+    with pytest.raises(
+        CorpusError, match=r"'a' and 'a_se' cannot stand together: loss_a_se of a runs table is"
+    ):
+        build({"a_se": tmp_path / "a.txt", "a": tmp_path / "a.txt"}, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "corpus.json"])
+def test_names_of_the_files_of_a_corpus(tmp_path, name):
+    with pytest.raises(CorpusError, match="cannot name a source: a file of the corpus is called so"):
+        build({name: tmp_path / "a.txt"}, tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".a", "a b", "a" * 101])
 def test_names_that_cannot_be_folders(tmp_path, name):
     with pytest.raises(CorpusError, match="cannot name a source"):
@@ -233,6 +258,9 @@ def test_names_that_cannot_be_folders(tmp_path, name):
         ("holdout", -0.1),
         ("holdout", float("nan")),
         ("vocab_size", 100),
+        ("seed", 10**44),
+        ("bos", "<s>"),
+        ("eos", "</s>"),
         ("document_separator", ""),
         ("encoding_errors", "ignore"),
         ("max_document_bytes", 0),

@@ -485,3 +485,13 @@ def test_any_bytes_give_runs_or_a_runs_error(content, suffix, tmp_path_factory):
     except RunsError as error:
         read = str(error).startswith(str(path))
     assert read
+
+
+def test_a_domain_may_not_have_the_column_of_another_s_standard_error():
+    losses = np.array([[3.0, 2.5]])
+    alike = {"sources": (), "n_params": None, "n_tokens": None, "weights": np.empty((1, 0)), "losses": losses}
+    assert Runs(domains=("a", "a_se"), **alike).losses_se is None
+    with pytest.raises(
+        RunsError, match="'a' and 'a_se' cannot stand together in a table with standard errors"
+    ):
+        Runs(domains=("a_se", "a"), losses_se=losses / 100, **alike)

@@ -86,6 +86,28 @@ def test_what_is_not_asked_for_any_more_is_taken_out_unless_it_was_begun(tmp_pat
         assert store.in_state("running", "proposed") == [specs[0].run_id, specs[3].run_id]
 
 
+def test_what_failed_and_is_not_asked_for_any_more_is_taken_out(tmp_path):
+    one, two = spec(0), spec(1)
+    with Store(tmp_path) as store:
+        store.propose([one, two])
+        store.failed(one.run_id, failure(one, "diverged"), retries=0)
+        store.propose([two])
+        assert [row["run_id"] for row in store.rows()] == [two.run_id]
+
+
+def test_what_is_not_done_follows_its_corpus(tmp_path):
+    runs = [spec(seed) for seed in range(4)]
+    moved = [replace(run, corpus="elsewhere") for run in runs]
+    with Store(tmp_path) as store:
+        store.propose(runs)
+        store.started(runs[1].run_id, pid=1, log="log")
+        store.failed(runs[2].run_id, failure(runs[2], "refused"), retries=0)
+        store.finished(runs[3].run_id, result(runs[3]))
+        assert store.propose(moved) == 0
+        assert [store.spec(run.run_id).corpus for run in runs[:3]] == ["elsewhere"] * 3
+        assert store.spec(runs[3].run_id) == runs[3]
+
+
 def test_states_of_a_run(tmp_path):
     one, two, three = (spec(seed) for seed in range(3))
     with Store(tmp_path) as store:

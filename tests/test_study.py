@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lawkit.backends.torchtitan.launch import Outcome
 from lawkit.cli import main
+from lawkit.cli.study import _Screen
 from lawkit.corpus import open_corpus
 from lawkit.errors import StudyError
 from lawkit.runs import read_runs
@@ -60,6 +65,18 @@ def test_a_file_is_read(tmp_path):
         (("tokens = ", "token = "), r"grid\[0\].tokens is missing"),
         (('"1M"', '"1X"'), r"grid\[0\].tokens\[0\] is '1X': it must be a positive number"),
         (("2e6", "-1"), r"grid\[0\].tokens\[1\] is -1"),
+        (("2e6", "1e30"), r"grid\[0\].tokens\[1\] is 1e\+30: it must be at most 1e\+15"),
+        (
+            ("sizes", "seeds = [true]\nsizes"),
+            r"grid\[0\].seeds is \[True\]: it must be a list of whole numbers",
+        ),
+        (("sizes", f"seeds = [{2**63}]\nsizes"), r"grid\[0\].seeds is .*, at most 9223372036854775807"),
+        (("sizes", "seeds = []\nsizes"), r"grid\[0\].seeds is \[\]"),
+        (
+            ('["27k"]', '[{dim = 32, n_layers = 1, n_heads = 1, name = "a/b"}]'),
+            r"grid\[0\].sizes\[0\] is .*: a size's name is 'a/b'",
+        ),
+        (("[[grid]]", f"[limits]\nretries = {2**63}\n[[grid]]"), "limits.retries is .*: it must be at most"),
         (("2e6", "true"), r"grid\[0\].tokens\[1\] is True"),
         (('"27k"', '"28k"'), r"grid\[0\].sizes\[0\] is '28k': no size '28k'"),
         (('["27k"]', "[]"), r"grid\[0\].sizes is \[\]: it must have at least one entry"),
@@ -136,20 +153,25 @@ def test_a_study_has_one_runner(tmp_path):
 
 
 def test_init_writes_a_study_that_can_be_planned(small_corpus, tmp_path, capsys):
-    assert main(["study", "init", str(tmp_path / "s"), "--corpus", str(small_corpus)]) == 0
+    # The folder of all corpora will do while there is one; another may come, so the corpus itself is written.
+    assert main(["study", "init", str(tmp_path / "s"), "--corpus", str(small_corpus.parent)]) == 0
     spec = read_study(tmp_path / "s")
+    assert spec.corpus.resolve() == small_corpus.resolve()
     planned = spec.plan(open_corpus(spec.corpus))
     assert len(planned) == 3 * 2 * 8 + 3
+    planned = replace(spec, corpus=small_corpus.parent).plan(open_corpus(small_corpus.parent))
+    assert planned[0].corpus == str(small_corpus.resolve())
     assert main(["study", "init", str(tmp_path / "s"), "--corpus", str(small_corpus)]) == 1
     assert "is there already" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="cannot be made"):
-        write_template(tmp_path / "file" / "s", open_corpus(small_corpus), small_corpus)
+        write_template(tmp_path / "file" / "s", open_corpus(small_corpus))
 
 
 def test_a_run_that_two_grids_ask_for_is_planned_once_and_errors_name_the_grid(small_corpus, tmp_path):
     text = f'corpus = "{small_corpus}"\n' + 2 * (
-        '[[grid]]\nsizes = ["27k"]\ntokens = ["1M"]\nmixtures = [{prose = 1.0}]\n'
+        '[[grid]]\nsizes = ["27k", {dim = 32, n_layers = 2, n_heads = 2, name = "mine"}]\n'
+        'tokens = ["1M"]\nmixtures = [{prose = 1.0}]\n'
     )
     spec = read_study(study(tmp_path / "a", text))
     assert len(spec.plan(open_corpus(spec.corpus))) == 1
@@ -186,6 +208,24 @@ tokens = [10240]
 mixtures = [{{prose = 1.0}}]
 recipe = {{lr = 1e12, warmup = 0.0}}
 """
+
+
+def test_on_a_terminal_results_stand_above_what_is_under_way(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", shown)
+    done = Outcome(folder=Path("a"), done={"wall_s": 3.0}, evals=({"domains": {"web": {"loss": 3.0}}},))
+    with _Screen() as screen:
+        screen.begun(2, 2)
+        screen.tick([], 0.1)
+        wait_for(lambda: "of the flops" in shown.getvalue())  # drawn ten times a second, by a thread
+        screen.ended("run-a", done, False)
+    # The line of what is under way is cleared first; written behind it, the result would be cleared with it.
+    assert re.search(r"\x1b\[2K(\x1b\[[0-9;]*m)*run-a: web 3.0000", shown.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +281,10 @@ def test_a_study_trains_exports_and_records_what_failed(finished, capsys):
 
 def test_a_finished_study_trains_nothing_again(finished, capsys):
     before = (finished / "runs.csv").read_bytes()
-    assert main(["study", "run", str(finished), "--json"]) == 0
+    # One run has failed before, which a script must be able to see.
+    assert main(["study", "run", str(finished)]) == 1
+    assert "--retry-failed" in capsys.readouterr().err
+    assert main(["study", "run", str(finished), "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == {
         "table": str(finished / "runs.csv"), "trained": 0, "done": 2, "failed": 1
     }  # fmt: skip
@@ -279,6 +322,21 @@ def test_what_was_finished_but_not_noted_is_noted(finished, small_corpus, tmp_pa
     summary = run_study(folder)
     assert (summary.done, summary.trained) == (2, 2)
     assert (folder / "runs.csv").read_bytes() == (finished / "runs.csv").read_bytes()
+
+
+def test_an_interrupted_run_that_left_the_file_is_not_trained(finished, small_corpus, tmp_path):
+    folder = study(tmp_path / "s", SMALL.format(corpus=small_corpus))
+    (folder / "runs").symlink_to(finished / "runs")
+    spec = read_study(folder)
+    asked, left = spec.plan(open_corpus(spec.corpus))
+    with Store(folder) as store:
+        store.propose([asked, left])
+        for run in (asked, left):
+            store.started(run.run_id, pid=1, log="log")
+    study(folder, SMALL.format(corpus=small_corpus).replace("seeds = [0, 1]", "seeds = [0]"))
+    summary = run_study(folder)
+    assert (summary.done, summary.failed, summary.waiting) == (1, 0, 0)
+    assert [run["run_id"] for run in study_status(folder)["runs"]] == [asked.run_id]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

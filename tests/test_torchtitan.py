@@ -18,7 +18,7 @@ from lawkit.backends import Backend, RunSpec, Torchtitan
 from lawkit.backends.torchtitan import find_size, launch, plan, worker
 from lawkit.backends.torchtitan.ladder import LAPTOP, LLAMA3_VOCABULARY, PUBLISHED
 from lawkit.backends.torchtitan.launch import Pool, outcome
-from lawkit.backends.torchtitan.process import PARENT
+from lawkit.backends.torchtitan.process import PARENT, alone
 from lawkit.backends.torchtitan.records import LOG, Records
 from lawkit.backends.torchtitan.spec import read_spec, write_spec
 from lawkit.corpus import open_corpus
@@ -203,18 +203,78 @@ def test_two_ranks_by_torchrun_agree_with_one(undisturbed, small_corpus, tmp_pat
             assert ours["domains"][name] == pytest.approx(theirs["domains"][name], abs=1e-5)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_killed_rank_is_recorded_with_its_step(small_corpus, tmp_path):
+    folder = specify(small_corpus, tmp_path / "run", n_tokens=4000 * 256)
+    with subprocess.Popen(
+        [*WORKER, str(folder), "--ranks", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        wait_for(lambda: reached(folder, 3))
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                mine = str(folder) in (path / "cmdline").read_bytes().decode(errors="replace")
+                first = b"\0RANK=0\0" in (path / "environ").read_bytes()
+            except OSError:
+                continue
+            if mine and first:
+                os.kill(int(path.name), signal.SIGKILL)
+        assert process.wait(timeout=120) == 1
+    found = outcome(folder, 1)
+    assert found is not None
+    assert (found.reason, found.again) == ("error", True)
+    assert found.message.startswith("a rank failed: ")
+    assert found.step >= 3
+
+
 @pytest.mark.slow
 def test_torchtitans_own_command_line_finds_a_run(small_corpus, tmp_path, undisturbed):
-    folder = specify(small_corpus, tmp_path / "run")
+    folder = specify(small_corpus, tmp_path / "run", n_tokens=3 * 256)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
     command += ["-m", "torchtitan.train", "--module", "lawkit.backends.torchtitan", "--config", "run"]
     environment = {**os.environ, "LAWKIT_RUN": str(folder)}
-    done = subprocess.run(
-        [*command, "--training.steps", "3"], env=environment, capture_output=True, text=True, timeout=300
-    )
+
+    def call(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *options], env=environment, capture_output=True, text=True, timeout=300
+        )
+
+    other = call("--training.steps", "2")
+    assert other.returncode != 0
+    assert "training.steps is 2 and the run was specified with 3" in other.stderr
+    assert not (folder / "records.jsonl").exists()
+    done = call("--metrics.disable_color_printing")
     assert done.returncode == 0, done.stderr
     assert len(curve(folder)) == 3
     assert curve(folder)[0] == curve(undisturbed)[0]
+
+
+def test_torchtitans_own_command_line_holds_the_folder_and_leaves_a_finished_run_alone(undisturbed, tmp_path):
+    (tmp_path / "spec.json").write_bytes((undisturbed / "spec.json").read_bytes())
+    code = "from lawkit.backends.torchtitan.config_registry import run; run(); run(); input('held')"
+    environment = {**os.environ, "LAWKIT_RUN": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(4) == "held"
+        with (
+            pytest.raises(BackendError, match="another process trains this run"),
+            alone(tmp_path, patience=0),
+        ):
+            pass
+        process.communicate("\n", timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "LAWKIT_RUN": str(undisturbed)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "this run is done; remove its records.jsonl" in done.stderr
 
 
 def test_specifications_become_a_runs_table(small_corpus, tmp_path):

@@ -56,6 +56,8 @@ def test_sizes_are_found_by_name_number_and_shape():
     assert find_size("3m") is find_size(3.05e6) is LAPTOP[-1]
     custom = size_from({"dim": 48, "n_layers": 1, "n_heads": 2})
     assert (custom.hidden, custom.name) == (128, "d48l1h2")
+    assert size_from({"dim": 32, "n_layers": 2, "n_heads": 2}) is LAPTOP[0]
+    assert size_from({**LAPTOP[0].to_dict(), "name": "mine"}).name == "mine"
     for asked, message in (
         ("27", "no size '27'.*Did you mean '27k'"),
         (5e5, r"no size has 500,000 .*; the nearest is 440k \(443,232\)"),
@@ -64,6 +66,15 @@ def test_sizes_are_found_by_name_number_and_shape():
         ({"dim": 48, "n_layers": 1, "n_heads": 5}, "48 over 5 heads is no even number"),
         ({"dim": 48, "n_layers": 0, "n_heads": 2}, "n_layers of size .* is 0"),
         ({"dim": 48, "n_layers": 1, "n_heads": 2, "width": 3}, "unknown key 'width'"),
+        (
+            {"dim": 10**30, "n_layers": 1, "n_heads": 2},
+            "dim of size .* is 10+: give a whole number of 1 or more, at",
+        ),
+        (
+            {"dim": 48, "n_layers": 1, "n_heads": 2, "name": "a/b"},
+            "a size's name is 'a/b': use at most 50 letters",
+        ),
+        ({"dim": 48, "n_layers": 1, "n_heads": 2, "name": 5}, "a size's name is 5"),
         (True, "True is no size"),
     ):
         with pytest.raises(BackendError, match=message):
@@ -159,6 +170,8 @@ def test_identity_changes_with_what_decides_the_result_alone():
         ({"n_tokens": float("nan")}, "n_tokens is nan"),
         ({"n_tokens": -5}, "n_tokens is -5"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**63}, "seed is 9223372036854775808: give a whole number of 0 or more, below"),
+        ({"n_tokens": 1e30}, "n_tokens is 1e.30: .* at most 1e15"),
         ({"available": {"wiki": 5}}, "available.wiki: the corpus has no source"),
         ({"available": {"hq": 100}}, "source 'hq' has 100 tokens, fewer than one row of 256"),
         (

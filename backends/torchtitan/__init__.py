@@ -54,7 +54,6 @@ class Torchtitan:
     ) -> None:
         from lawkit.corpus import open_corpus
 
-        self._where = Path(corpus)
         self._corpus = open_corpus(corpus)
         self.folder = Path(folder)
         self.recipe = dict(recipe or {})
@@ -72,7 +71,7 @@ class Torchtitan:
         planned = [
             plan(
                 self._corpus,
-                self._where,
+                self._corpus.path,
                 size=spec.n_params,
                 n_tokens=spec.n_tokens,
                 weights=spec.weights,

@@ -7,8 +7,9 @@ small model with a large vocabulary these two are nearly all of it and say littl
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lawkit.errors import BackendError
@@ -44,11 +45,17 @@ class Size:
     hidden: int
 
     def __post_init__(self) -> None:
+        # It begins the names of runs and of their folders.
+        if not (isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,49}", self.name)):
+            raise BackendError(
+                f"a size's name is {self.name!r}: use at most 50 letters, digits and _ . + -, beginning with a "
+                "letter, a digit or _"
+            )
         for field in ("dim", "n_layers", "n_heads", "hidden"):
             value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
                 raise BackendError(
-                    f"{field} of size {self.name!r} is {value!r}: give a whole number of 1 or more"
+                    f"{field} of size {self.name!r} is {value!r}: give a whole number of 1 or more, at most 1,000,000"
                 )
         if self.dim % (2 * self.n_heads):
             raise BackendError(
@@ -174,5 +181,8 @@ def size_from(value: Any) -> Size:
     shape = dict(value)
     if "hidden" not in shape and isinstance(shape["dim"], int):
         shape["hidden"] = 32 * -(-8 * shape["dim"] // 96)
-    shape.setdefault("name", f"d{shape['dim']}l{shape['n_layers']}h{shape['n_heads']}")
-    return Size(**shape)
+    if "name" in shape:
+        return Size(**shape)
+    size = Size(**shape, name=f"d{shape['dim']}l{shape['n_layers']}h{shape['n_heads']}")
+    # A shape of the ladder is that size, so that a study does not train it under two names.
+    return next((known for known in SIZES if replace(known, name=size.name) == size), size)

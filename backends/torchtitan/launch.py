@@ -66,7 +66,10 @@ def outcome(folder: str | Path, status: int | None = None) -> Outcome | None:
     failed = records.last("failed")
     if failed and status > 0:
         return Outcome(
-            folder=Path(folder), reason=failed["reason"], message=failed["message"], step=failed["step"]
+            folder=Path(folder),
+            reason=failed["reason"],
+            message=failed["message"],
+            step=failed.get("step", 0),
         )
     last = records.last("train") or {}
     if status < 0:

@@ -59,10 +59,10 @@ def plan(
         recipe=chosen,
         available=dict(available or {}),
     )
-    if not (math.isfinite(spec.n_tokens) and spec.n_tokens > 0):
-        raise BackendError(f"n_tokens is {n_tokens!r}: give a number of tokens above 0")
-    if not isinstance(seed, int) or seed < 0:
-        raise BackendError(f"seed is {seed!r}: give a whole number of 0 or more")
+    if not 0 < spec.n_tokens <= 1e15:
+        raise BackendError(f"n_tokens is {n_tokens!r}: give a number of tokens above 0, at most 1e15")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise BackendError(f"seed is {seed!r}: give a whole number of 0 or more, below 2**63")
     for name, tokens in spec.available.items():
         _known(name, corpus.sources, "available")
         if tokens <= 0:

@@ -27,6 +27,7 @@ from lawkit.backends.torchtitan.loader import MixtureLoader, NoTokenizer
 from lawkit.backends.torchtitan.model import model_spec
 from lawkit.backends.torchtitan.records import Records
 from lawkit.backends.torchtitan.spec import read_spec
+from lawkit.errors import BackendError
 
 CHECKPOINTS = "checkpoint"
 _PRECISION = {"fp32": "float32", "bf16": "bfloat16"}
@@ -115,6 +116,18 @@ class RunTrainer(Trainer):
 
         run: str = ""
         """Folder of the run."""
+
+    def __init__(self, config: Config) -> None:
+        # torchtitan's command line may have changed it; the run's records and checkpoints would be another run's.
+        specified = configuration(config.run).training
+        for field in ("steps", "global_batch_size", "seq_len"):
+            asked, own = getattr(config.training, field), getattr(specified, field)
+            if asked != own:
+                raise BackendError(
+                    f"{config.run}: training.{field} is {asked} and the run was specified with {own}: leave the option "
+                    "out, or specify another run"
+                )
+        super().__init__(config)
 
     def batch_generator(
         self, data_iterable: Iterable[tuple[dict[str, torch.Tensor], torch.Tensor]]

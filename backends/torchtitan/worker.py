@@ -176,9 +176,9 @@ def _under_torchrun(folder: Path, ranks: int) -> int:
     except ChildFailedError as error:
         records = Records(folder)
         if not records.last("failed"):
-            records.add(
-                "failed", reason="error", message=f"a rank failed: {error.get_first_failure()[1].message}"
-            )
+            step = (records.last("train") or {}).get("step", 0)
+            message = f"a rank failed: {error.get_first_failure()[1].message}"
+            records.add("failed", step=step, reason="error", message=message)
         return 1
     return 0
 

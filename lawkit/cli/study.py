@@ -46,7 +46,8 @@ def init(folder: Path, corpus: Path) -> None:
     from lawkit.corpus import open_corpus
     from lawkit.study.template import write_template
 
-    path = write_template(folder, open_corpus(corpus), corpus)
+    found = open_corpus(corpus)
+    path = write_template(folder, found)
     _output.note(f"{path}: edit it, then lawkit study run {folder}")
 
 
@@ -61,7 +62,8 @@ def run(folder: Path, workers: int | None, retry_failed: bool, as_json: bool) ->
     """Train the runs of a study that are not done yet.
 
     It may be stopped or killed at any time and goes on when called again. Runs that
-    fail are recorded and do not stop the others. Training needs torchtitan.
+    fail are recorded and do not stop the others; the exit status is then 1. Training
+    needs torchtitan.
 
     \b
     Examples:
@@ -85,8 +87,11 @@ def run(folder: Path, workers: int | None, retry_failed: bool, as_json: bool) ->
         _output.say(f"{summary.done} runs done, {summary.failed} failed; {summary.trained} trained now")
         if summary.failed:
             _output.note(f"why: lawkit study status {folder}")
+            _output.note(f"to try them once more: lawkit study run {folder} --retry-failed")
         if summary.table:
             _output.note(f"table: {summary.table}")
+    if summary.failed:
+        raise click.exceptions.Exit(1)
 
 
 @command.command("status")
@@ -161,11 +166,20 @@ class _Screen:
             self._left -= 1
             losses = {name: domain["loss"] for name, domain in outcome.evals[-1]["domains"].items()}
             told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
-            _output.note(f"{run_id}: {told}  ({outcome.done['wall_s']:.0f} s; {self._left} to go)")
+            self._note(f"{run_id}: {told}  ({outcome.done['wall_s']:.0f} s; {self._left} to go)")
             return
         self._left -= not again
         what = "failed, to be tried again" if again else "failed"
-        _output.note(f"{run_id}: {what} at step {outcome.step} ({outcome.reason}): {outcome.message}")
+        self._note(f"{run_id}: {what} at step {outcome.step} ({outcome.reason}): {outcome.message}")
+
+    def _note(self, text: str) -> None:
+        # The console of a live display prints above it; another would print where it is drawn next.
+        if self._status is None:
+            _output.note(text)
+            return
+        from rich.text import Text
+
+        self._status.console.print(Text(text, style="dim"))
 
     def tick(self, running: list[Path], share: float) -> None:
         from lawkit.backends.torchtitan.launch import progress

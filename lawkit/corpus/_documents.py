@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +70,7 @@ def _blocks(file: SourceFile) -> Iterator[bytes]:
 
     try:
         with (
-            pa.OSFile(str(file.path)) as plain,
+            pa.OSFile(os.fsencode(file.path)) as plain,  # bytes: a name may be no UTF-8
             pa.CompressedInputStream(plain, file.compression) if file.compression else plain as stream,
         ):
             while block := stream.read(_BLOCK):
@@ -201,7 +202,10 @@ def _parquet(file: SourceFile, options: Options) -> Iterator[Document]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file.path, buffer_size=_BLOCK, pre_buffer=False) as table:
+        with (
+            pa.OSFile(os.fsencode(file.path)) as plain,
+            pq.ParquetFile(plain, buffer_size=_BLOCK, pre_buffer=False) as table,
+        ):
             schema = table.schema_arrow
             if options.text_column not in schema.names:
                 raise CorpusError(_no_column(file.path, "column", options.text_column, schema.names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -256,7 +257,7 @@ class Job:
     def _manifest(self, name: str, found: Scan, heldout: TokenFile, train: TokenFile) -> dict[str, Any]:
         return {
             "files": [
-                {"path": str(file.path.resolve()), "bytes": file.n_bytes, "sha256": digest}
+                {"path": _readable(file.path.resolve()), "bytes": file.n_bytes, "sha256": digest}
                 for file, digest in zip(self.files[name], self.hashes[name], strict=True)
             ],
             "documents": found.n_documents,
@@ -283,6 +284,11 @@ def _batches(found: Iterable[Document]) -> Iterator[list[Document]]:
         size += len(document.raw)
     if batch:
         yield batch
+
+
+def _readable(path: Path) -> str:
+    """The path as text; a name may be of bytes that are no UTF-8, which JSON cannot hold."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _write_json(value: dict[str, Any], path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lawkit.corpus.reader import MANIFEST, TOKENIZER
 from lawkit.errors import CorpusError
 
 __all__ = ["Options", "SourceFile", "check_options", "find_files"]
@@ -111,6 +112,8 @@ def check_options(options: Options) -> None:
         )
     if not 258 <= options.vocab_size <= 1 << 24:
         raise CorpusError(f"vocab_size is {options.vocab_size!r}: at least 258 (256 bytes, BOS and EOS).")
+    if not -(2**63) <= options.seed < 2**63:
+        raise CorpusError(f"seed is {options.seed!r}: a whole number from -2**63 to 2**63 - 1.")
     if options.document_separator is not None and not options.document_separator:
         raise CorpusError(
             "document_separator is empty: write what stands between documents, such as '\\n\\n'."
@@ -133,17 +136,27 @@ def find_files(
     Raises
     ------
     CorpusError
-        When there is no source, a name cannot be a folder's, a pattern finds nothing, or a file is empty,
-        missing or a folder.
+        When there is no source, a name cannot be a folder's, one is another's with _se behind it, a pattern finds
+        nothing, or a file is empty, missing or a folder.
     """
     if not sources:
         raise CorpusError("no sources: give at least one name with its files, such as code='src/**/*.py'.")
+    for name in sources:
+        if f"{name}_se" in sources:
+            raise CorpusError(
+                f"the sources {name!r} and {name + '_se'!r} cannot stand together: loss_{name}_se of a runs table is "
+                f"the standard error of loss_{name}. Give one of them another name."
+            )
     found: dict[str, list[SourceFile]] = {}
     for name, patterns in sources.items():
         if not _NAME.fullmatch(name):
             raise CorpusError(
                 f"{name!r} cannot name a source, whose folder it becomes: use at most 100 letters, digits and _ . + -, "
                 "beginning with a letter, a digit or _."
+            )
+        if name in (MANIFEST, TOKENIZER):
+            raise CorpusError(
+                f"{name!r} cannot name a source: a file of the corpus is called so. Give it another name."
             )
         listed = [patterns] if isinstance(patterns, (str, Path)) else list(patterns)
         paths: dict[Path, None] = {}

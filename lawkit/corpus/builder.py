@@ -108,6 +108,11 @@ def build(
         sample_bytes=sample_bytes,
     )
     check_options(options)
+    if tokenizer is None and (bos is not None or eos is not None):
+        raise CorpusError(
+            "bos and eos name tokens of a tokenizer, and none is given; the one that is trained has its own. Give a "
+            "tokenizer, or leave them out."
+        )
     given = None if tokenizer is None else Path(tokenizer)
     # Before the work, which would be for nothing if there is no tokenizer.
     marks = (

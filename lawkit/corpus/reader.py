@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,17 @@ def open_corpus(path: str | Path) -> Corpus:
         raise CorpusError(
             f"{folder}: has format {found!r} where this lawkit reads {FORMAT}. Build the corpus again."
         )
+    try:
+        itemgetter("digest", "warnings", "dtype")(manifest)
+        itemgetter("vocab_size", "bos", "eos", "sha256")(manifest["tokenizer"])
+        for about in manifest["sources"].values():
+            for split in ("train", "heldout"):
+                itemgetter("tokens", "bytes")(about[split])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorpusError(
+            f"{folder / MANIFEST}: is not what a build writes ({type(error).__name__}: {error}). Build the corpus "
+            "again."
+        ) from None
     corpus = Corpus(folder, manifest)
     corpus.check_tokenizer(corpus.tokenizer_path)
     item = np.dtype(manifest["dtype"]).itemsize

@@ -12,6 +12,8 @@ from lawkit.errors import StudyError
 from lawkit.io._cells import parse_size
 
 _MISSING = object()
+#: Tokens that no run has; whole numbers that neither the store nor torch could hold.
+_MOST_TOKENS, _MOST_WHOLE = 1e15, 2**63 - 1
 
 
 class Section:
@@ -53,6 +55,18 @@ class Section:
         value = self.take(key, default)
         if value is not default and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise self.fail(key, value, f"it must be a whole number of {least} or more")
+        if value is not default and value > _MOST_WHOLE:
+            raise self.fail(key, value, f"it must be at most {_MOST_WHOLE}")
+        return value
+
+    def wholes(self, key: str, default: list[int]) -> list[int]:
+        """A list of whole numbers of at least 0."""
+        value = self.take(key, default)
+        good = isinstance(value, list) and all(isinstance(x, int) and not isinstance(x, bool) for x in value)
+        if not good or not value or min(value) < 0 or max(value) > _MOST_WHOLE:
+            raise self.fail(
+                key, value, f"it must be a list of whole numbers of 0 or more, at most {_MOST_WHOLE}"
+            )
         return value
 
     def seconds(self, key: str, default: Any = _MISSING) -> Any:
@@ -95,4 +109,6 @@ class Section:
                 number = parse_size(value)
         if not (math.isfinite(number) and number > 0):
             raise self.fail(key, value, 'it must be a positive number, such as 2e6 or "2M"')
+        if number > _MOST_TOKENS:
+            raise self.fail(key, value, f"it must be at most {_MOST_TOKENS:g}")
         return number

@@ -103,11 +103,12 @@ def run_study(
             "available": dict(spec.available),
         }
         store.setting(setting)
+        # Nobody else runs this study, so a run under way is one whose study was killed.
+        store.again(store.in_state("running"))
+        # Then only: what was interrupted and has left the file is taken out.
         store.propose(planned)
         if retry_failed:
             store.again(store.in_state("failed"))
-        # Nobody else runs this study, so a run under way is one whose study was killed.
-        store.again(store.in_state("running"))
         _check_space(folder, [store.spec(run_id) for run_id in store.in_state("proposed")])
         trained = _train(folder, spec, store, workers, watcher)
         table = _export(folder, store)

@@ -126,7 +126,7 @@ class StudySpec:
                             for seed in grid.seeds:
                                 run = plan(
                                     corpus,
-                                    self.corpus,
+                                    corpus.path,
                                     size=size,
                                     n_tokens=tokens,
                                     weights=weights,
@@ -134,7 +134,7 @@ class StudySpec:
                                     recipe={**self.recipe, **grid.recipe},
                                     available=self.available,
                                 )
-                                runs.setdefault(run.run_id, run)
+                                runs.setdefault(run.identity, run)
             except LawkitError as error:
                 raise StudyError(f"{self.path}: {grid.path}: {error}") from None
         return list(runs.values())
@@ -189,9 +189,7 @@ def _limits(section: Section) -> Limits:
 
 def _grid(section: Section) -> Grid:
     sizes = section.take("sizes")
-    seeds = section.take("seeds", [0])
-    if not isinstance(seeds, list) or not all(isinstance(s, int) and s >= 0 for s in seeds) or not seeds:
-        raise section.fail("seeds", seeds, "it must be a list of whole numbers of 0 or more")
+    seeds = section.wholes("seeds", [0])
     grid = Grid(
         path=section.path,
         sizes=tuple(sizes if isinstance(sizes, list) else [sizes]),

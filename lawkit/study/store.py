@@ -139,12 +139,15 @@ class Store:
             self._db.execute("INSERT OR REPLACE INTO study VALUES ('setting', ?)", (text,))
 
     def propose(self, specs: Sequence[TrainingSpec], *, origin: str = "spec") -> int:
-        """Add the runs that are new, and return how many; those of this origin that were not begun and are not asked
-        for any more are taken out."""
+        """Add the runs that are new, and return how many.
+
+        Those of this origin that wait or failed and are not asked for any more are taken out. What is known and not
+        done gets its specification anew, which says where the corpus lies now.
+        """
         with self._errors(), self._change():
             wanted = {spec.run_id for spec in specs}
             waiting = self._db.execute(
-                "SELECT run_id FROM runs WHERE origin = ? AND state = 'proposed'", (origin,)
+                "SELECT run_id FROM runs WHERE origin = ? AND state IN ('proposed', 'failed')", (origin,)
             )
             for (run_id,) in waiting.fetchall():
                 if run_id not in wanted:
@@ -152,6 +155,10 @@ class Store:
                     self._db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
             known = {run_id for (run_id,) in self._db.execute("SELECT run_id FROM runs")}
             new = [spec for spec in specs if spec.run_id not in known]
+            self._db.executemany(
+                "UPDATE runs SET spec = ? WHERE run_id = ? AND state != 'done'",
+                [(json.dumps(spec.to_dict()), spec.run_id) for spec in specs if spec.run_id in known],
+            )
             self._db.executemany(
                 "INSERT INTO runs (run_id, origin, state, spec, size, n_params, n_tokens, seed, flops, flops_6nd, "
                 "proposed_at) VALUES (?, ?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?)",

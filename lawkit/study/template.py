@@ -45,7 +45,7 @@ seeds = [0, 1, 2]
 """
 
 
-def write_template(folder: str | Path, corpus: Corpus, where: str | Path) -> Path:
+def write_template(folder: str | Path, corpus: Corpus) -> Path:
     """Write the file of a new study on a corpus, and return its path.
 
     Raises
@@ -64,7 +64,7 @@ def write_template(folder: str | Path, corpus: Corpus, where: str | Path) -> Pat
     share = round(1 / len(names), 4)
     shares = [*[share] * (len(names) - 1), round(1 - share * (len(names) - 1), 4)]
     text = _TEMPLATE.format(
-        corpus=json.dumps(os.path.relpath(where, path.parent)),
+        corpus=json.dumps(os.path.relpath(corpus.path, path.parent)),
         n=4 * len(names),
         sources=", ".join(names),
         uniform=", ".join(f"{_key(name)} = {value}" for name, value in zip(names, shares, strict=True)),
