@@ -180,6 +180,23 @@ def test_a_group_held_at_one_value_is_an_equation() -> None:
     assert again.certificate == "global"
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"over": "max"},
+        {"over": "cvar:.5"},
+        {"prior": dict.fromkeys(names(6), 1 / 6), "max_kl": 0.2},
+        {"max_loss": {"d0": 5.0}},
+    ],
+)
+def test_a_group_held_at_one_value_goes_with_every_smooth_limit(more) -> None:
+    fit = case_fit()
+    groups = {"pair": {"sources": ["s0", "s1"], "lower": 0.4, "upper": 0.4}}
+    result = optimize_mixture(fit, **SCALE, constraints={"groups": groups, **more})
+    assert weights_of(result)[:2].sum() == pytest.approx(0.4, abs=1e-12)
+    assert result.certificate == "global"
+
+
 # ---- generation against text that exists --------------------------------------------------------------------
 
 

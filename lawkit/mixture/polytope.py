@@ -268,7 +268,7 @@ class Polytope:
         )
         if found.status != 0:
             return None
-        return size * np.r_[-found.ineqlin.marginals, -found.eqlin.marginals[1:]]
+        return size * np.r_[-found.ineqlin.marginals[: len(self.most)], -found.eqlin.marginals[1:]]
 
 
 def linear_program(
