@@ -353,6 +353,32 @@ def test_contradictory_limits_are_named_and_the_relaxation_mends_them(limits, su
     assert min(caught.value.relaxation.values()) > 0
 
 
+def test_another_remedy_is_offered_only_where_it_mends_all_limits() -> None:
+    """Two contradictions share web's limit: moving either group alone leaves the other."""
+    groups = {"A": {"sources": ["web", "hq"], "upper": 0.4}, "B": {"sources": ["web", "qa"], "upper": 0.4}}
+    sources = ["web", "hq", "qa", "code"]
+    with pytest.raises(InfeasibleError, match=r"lower web's limit to 0\.4$"):
+        MixtureProblem.build(sources, ["x"], bounds={"web": (0.5, 1)}, groups=groups)
+    with pytest.raises(InfeasibleError, match=r"raise A .*'s limit to 0\.5; or lower web's limit to 0\.4$"):
+        MixtureProblem.build(sources, ["x"], bounds={"web": (0.5, 1)}, groups={"A": groups["A"]})
+
+
+def test_another_remedy_moves_by_what_it_needs_itself() -> None:
+    """A unit of the cheaper source takes half a unit of the budget."""
+    cost = {"hq": 2e9, "qa": 1e9}
+    given: dict[str, Any] = {"bounds": {"qa": (0.5, 1)}, "n_tokens": 1e11}
+    with pytest.raises(
+        InfeasibleError, match=r"budget of generation to 5e\+19 flops; or lower qa's limit to 0\.3$"
+    ):
+        MixtureProblem.build(
+            ["web", "hq", "qa"], ["x"], generation={"cost": cost, "budget": 3e19}, **given
+        )  # fmt: skip
+    MixtureProblem.build(
+        ["web", "hq", "qa"], ["x"], generation={"cost": cost, "budget": 3e19}, n_tokens=1e11,
+        bounds={"qa": (0.3, 1)},
+    )  # fmt: skip
+
+
 def test_the_twenty_sets_are_twenty() -> None:
     assert len(SETS) == 20
 
