@@ -96,13 +96,18 @@ def group_limits(groups: Mapping[str, Any], sources: Sequence[str]) -> list[Limi
     Raises
     ------
     OptimizeError
-        For names that are unknown, come twice or are those of a source, and limits that are no fractions.
+        For names that are unknown, come twice or are those of a source or another limit, and limits that are no
+        fractions.
     """
     places, out = {s: i for i, s in enumerate(sources)}, []
     for name, given in groups.items():
         where = f"groups[{name!r}]"
         if name in places:
             raise OptimizeError(f"{where} has the name of a source: give the group one of its own")
+        if name in ("generation", "divergence") or name.startswith("loss_"):
+            raise OptimizeError(
+                f"{where} has a name that prices of other limits go by: give the group another"
+            )
         if not isinstance(given, Mapping) or "sources" not in given:
             raise OptimizeError(f"{where} must have sources and lower or upper, got {given!r}")
         if unknown := sorted(set(given) - {"sources", "lower", "upper"}):
