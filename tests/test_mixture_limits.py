@@ -471,6 +471,26 @@ def test_a_yaml_file_is_read_as_the_mapping_and_flags_win(tmp_path) -> None:
         optimize_mixture(fit, **SCALE, constraints=tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize("width", [1e-3, 1e-5, 1e-6])
+def test_narrow_bounds_and_a_group_that_cuts_them_are_searched(width: float) -> None:
+    fit = random_fit("transfer", 4, 3, 0)
+    middle = np.array([0.124, 0.403, 0.413, 0.06])
+    bounds = {s: (v - width, v + width) for s, v in zip(names(4), middle, strict=True) if s != "s1"}
+    group = {"sources": ["s0", "s1"], "upper": float(middle[:2].sum() + width / 20)}
+    result = optimize_mixture(fit, **SCALE, bounds=bounds, groups={"g": group})
+    assert result.certificate == "global"
+    assert result.optimality_gap < 1e-8
+    h = weights_of(result)
+    assert np.abs(h - middle)[[0, 2, 3]].max() <= width * (1 + 1e-6)
+    assert h[:2].sum() <= group["upper"] + 1e-12
+    # The corners of the set: none is better.
+    for a, c, d in np.ndindex(2, 2, 2):
+        corner = middle + width * np.array([2 * a - 1, 0, 2 * c - 1, 2 * d - 1])
+        corner[1] = 1 - corner[[0, 2, 3]].sum()
+        if corner[:2].sum() <= group["upper"]:
+            assert losses(fit, corner).mean() >= result.objective - 1e-9
+
+
 # ---- solvers that fail --------------------------------------------------------------------------------------
 
 
