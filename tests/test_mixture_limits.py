@@ -379,6 +379,28 @@ def test_another_remedy_moves_by_what_it_needs_itself() -> None:
     )  # fmt: skip
 
 
+def test_a_source_that_the_prior_lacks_is_said_to_be_lacking() -> None:
+    with pytest.raises(
+        InfeasibleError, match=r"hq <= 0 \(the prior has none of it\).*: give hq a weight in the prior"
+    ):
+        MixtureProblem.build(
+            ["web", "hq"], ["x"], bounds={"hq": (0.1, 1)}, prior={"web": 1.0}, max_kl=0.1
+        )  # fmt: skip
+
+
+def test_a_limit_lowered_to_nothing_reads_0() -> None:
+    bounds = {"hq": (0.065, 1), "qa": (0.322, 1)}
+    groups = {
+        "g": {"sources": ["code", "web"], "lower": 0.734},
+        "c": {"sources": ["code", "qa"], "upper": 0.772},
+    }
+    with pytest.raises(InfeasibleError, match=r"lower hq's limit to 0 and"):
+        MixtureProblem.build(
+            ["web", "hq", "qa", "code"], ["x"], bounds={**bounds, "code": (0, 0.378)},
+            groups={**groups, "a": {"sources": ["qa", "hq"], "upper": 0.655}},
+        )  # fmt: skip
+
+
 def test_the_twenty_sets_are_twenty() -> None:
     assert len(SETS) == 20
 
@@ -436,6 +458,9 @@ def test_losses_that_cannot_be_had_together_are_named_with_what_can() -> None:
         ({"target": {"d0": True}}, "must be a number"),
         ({"over": "mx"}, "over must be one of mean, max, cvar:.9"),
         ({"over": "cvar:90"}, "did you mean cvar:0.9"),
+        ({"over": "cvar:1"}, r"from 0 to below 1, as in cvar:\.9$"),
+        ({"bounds": {"s0": {"upper": "50%%"}}}, "must be a percentage from 0% to 100%"),
+        ({"groups": {3: {"sources": ["s0"], "upper": 0.5}, "3": {"sources": ["s1"], "upper": 0.5}}}, "'3' comes twice"),
         ({"risk": "cvar"}, "risk must be one of"),
         ({"risk": 0.9}, "must be a word"),
         ([1, 2], "must be keys and values"),

@@ -201,7 +201,7 @@ def _told(s: Limit, price: float, fixed: bool) -> ActiveConstraint:
     else:
         price = min(price, 0.0) if s.sense == "<=" else max(price, 0.0)
     each = {"availability": (1e9, "1B tokens"), "generation": (1e18, "1e18 flops"), "cap": (1.0, "1 x prior")}
-    amount, unit = each.get(s.kind, (0.0, ""))
+    amount, unit = each.get(s.kind, (0.0, "")) if math.isfinite(s.per_unit) else (0.0, "")
     text = s.text()
     if s.kind == "availability":
         text = f"{s.name} <= {s.value:.6g} (availability)"
