@@ -180,6 +180,23 @@ def test_a_group_held_at_one_value_is_an_equation() -> None:
     assert again.certificate == "global"
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"over": "max"},
+        {"over": "cvar:.5"},
+        {"prior": dict.fromkeys(names(6), 1 / 6), "max_kl": 0.2},
+        {"max_loss": {"d0": 5.0}},
+    ],
+)
+def test_a_group_held_at_one_value_goes_with_every_smooth_limit(more) -> None:
+    fit = case_fit()
+    groups = {"pair": {"sources": ["s0", "s1"], "lower": 0.4, "upper": 0.4}}
+    result = optimize_mixture(fit, **SCALE, constraints={"groups": groups, **more})
+    assert weights_of(result)[:2].sum() == pytest.approx(0.4, abs=1e-12)
+    assert result.certificate == "global"
+
+
 # ---- generation against text that exists --------------------------------------------------------------------
 
 
@@ -336,6 +353,54 @@ def test_contradictory_limits_are_named_and_the_relaxation_mends_them(limits, su
     assert min(caught.value.relaxation.values()) > 0
 
 
+def test_another_remedy_is_offered_only_where_it_mends_all_limits() -> None:
+    """Two contradictions share web's limit: moving either group alone leaves the other."""
+    groups = {"A": {"sources": ["web", "hq"], "upper": 0.4}, "B": {"sources": ["web", "qa"], "upper": 0.4}}
+    sources = ["web", "hq", "qa", "code"]
+    with pytest.raises(InfeasibleError, match=r"lower web's limit to 0\.4$"):
+        MixtureProblem.build(sources, ["x"], bounds={"web": (0.5, 1)}, groups=groups)
+    with pytest.raises(InfeasibleError, match=r"raise A .*'s limit to 0\.5; or lower web's limit to 0\.4$"):
+        MixtureProblem.build(sources, ["x"], bounds={"web": (0.5, 1)}, groups={"A": groups["A"]})
+
+
+def test_another_remedy_moves_by_what_it_needs_itself() -> None:
+    """A unit of the cheaper source takes half a unit of the budget."""
+    cost = {"hq": 2e9, "qa": 1e9}
+    given: dict[str, Any] = {"bounds": {"qa": (0.5, 1)}, "n_tokens": 1e11}
+    with pytest.raises(
+        InfeasibleError, match=r"budget of generation to 5e\+19 flops; or lower qa's limit to 0\.3$"
+    ):
+        MixtureProblem.build(
+            ["web", "hq", "qa"], ["x"], generation={"cost": cost, "budget": 3e19}, **given
+        )  # fmt: skip
+    MixtureProblem.build(
+        ["web", "hq", "qa"], ["x"], generation={"cost": cost, "budget": 3e19}, n_tokens=1e11,
+        bounds={"qa": (0.3, 1)},
+    )  # fmt: skip
+
+
+def test_a_source_that_the_prior_lacks_is_said_to_be_lacking() -> None:
+    with pytest.raises(
+        InfeasibleError, match=r"hq <= 0 \(the prior has none of it\).*: give hq a weight in the prior"
+    ):
+        MixtureProblem.build(
+            ["web", "hq"], ["x"], bounds={"hq": (0.1, 1)}, prior={"web": 1.0}, max_kl=0.1
+        )  # fmt: skip
+
+
+def test_a_limit_lowered_to_nothing_reads_0() -> None:
+    bounds = {"hq": (0.065, 1), "qa": (0.322, 1)}
+    groups = {
+        "g": {"sources": ["code", "web"], "lower": 0.734},
+        "c": {"sources": ["code", "qa"], "upper": 0.772},
+    }
+    with pytest.raises(InfeasibleError, match=r"lower hq's limit to 0 and"):
+        MixtureProblem.build(
+            ["web", "hq", "qa", "code"], ["x"], bounds={**bounds, "code": (0, 0.378)},
+            groups={**groups, "a": {"sources": ["qa", "hq"], "upper": 0.655}},
+        )  # fmt: skip
+
+
 def test_the_twenty_sets_are_twenty() -> None:
     assert len(SETS) == 20
 
@@ -393,6 +458,9 @@ def test_losses_that_cannot_be_had_together_are_named_with_what_can() -> None:
         ({"target": {"d0": True}}, "must be a number"),
         ({"over": "mx"}, "over must be one of mean, max, cvar:.9"),
         ({"over": "cvar:90"}, "did you mean cvar:0.9"),
+        ({"over": "cvar:1"}, r"from 0 to below 1, as in cvar:\.9$"),
+        ({"bounds": {"s0": {"upper": "50%%"}}}, "must be a percentage from 0% to 100%"),
+        ({"groups": {3: {"sources": ["s0"], "upper": 0.5}, "3": {"sources": ["s1"], "upper": 0.5}}}, "'3' comes twice"),
         ({"risk": "cvar"}, "risk must be one of"),
         ({"risk": 0.9}, "must be a word"),
         ([1, 2], "must be keys and values"),
@@ -426,6 +494,26 @@ def test_a_yaml_file_is_read_as_the_mapping_and_flags_win(tmp_path) -> None:
         optimize_mixture(fit, **SCALE, constraints=path)
     with pytest.raises(OptimizeError, match="cannot be read"):
         optimize_mixture(fit, **SCALE, constraints=tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("width", [1e-3, 1e-5, 1e-6])
+def test_narrow_bounds_and_a_group_that_cuts_them_are_searched(width: float) -> None:
+    fit = random_fit("transfer", 4, 3, 0)
+    middle = np.array([0.124, 0.403, 0.413, 0.06])
+    bounds = {s: (v - width, v + width) for s, v in zip(names(4), middle, strict=True) if s != "s1"}
+    group = {"sources": ["s0", "s1"], "upper": float(middle[:2].sum() + width / 20)}
+    result = optimize_mixture(fit, **SCALE, bounds=bounds, groups={"g": group})
+    assert result.certificate == "global"
+    assert result.optimality_gap < 1e-8
+    h = weights_of(result)
+    assert np.abs(h - middle)[[0, 2, 3]].max() <= width * (1 + 1e-6)
+    assert h[:2].sum() <= group["upper"] + 1e-12
+    # The corners of the set: none is better.
+    for a, c, d in np.ndindex(2, 2, 2):
+        corner = middle + width * np.array([2 * a - 1, 0, 2 * c - 1, 2 * d - 1])
+        corner[1] = 1 - corner[[0, 2, 3]].sum()
+        if corner[:2].sum() <= group["upper"]:
+            assert losses(fit, corner).mean() >= result.objective - 1e-9
 
 
 # ---- solvers that fail --------------------------------------------------------------------------------------

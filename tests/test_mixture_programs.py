@@ -349,6 +349,15 @@ def test_interior_point_copes_with_slopes_that_span_many_orders():
     assert exact.min() < 1e-7
 
 
+def test_interior_point_started_on_a_limit_stays_there():
+    """No step is taken from where the barrier is infinite; the certificate judges the point."""
+    limits = MixtureProblem.build("abc", "e", groups={"g": {"sources": ["a", "b"], "upper": 0.5}})
+    for start in ([0.25, 0.25, 0.5], [0.0, 0.3, 0.7]):
+        found = minimise(lambda h: (float(h @ h), 2 * h, 2 * np.eye(3)), limits, np.array(start))
+        assert found.h.tolist() == start
+        assert found.objective == pytest.approx(float(np.square(start).sum()))
+
+
 def test_interior_point_leaves_a_saddle():
     def evaluate(h):  # concave: a minimum at every corner, the lowest at s2
         tilt = np.array([0.0, 0.1, -0.2, 0.1, 0.0])

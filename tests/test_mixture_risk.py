@@ -128,6 +128,12 @@ def test_risk_over_draws_is_certified_and_best_by_its_own_measure(law: str, risk
     assert measure(np.array([list(point.weights.values())]))[0] >= result.objective - 1e-9
 
 
+@pytest.mark.parametrize("risk", ["mean", "cvar:.9", "quantile:.9"])
+def test_risk_over_no_draws_is_refused(risk: str) -> None:
+    with pytest.raises(OptimizeError, match=rf"risk {risk.replace('.', '0.')} is over draws .* of which 0"):
+        optimize_mixture(random_fit("transfer", 3, 2, 0), **SCALE, risk=risk, draws=0)
+
+
 def test_quantile_says_local_is_no_worse_than_cvars_mixture_and_has_a_bound() -> None:
     fit = uncertain(sd=0.3)
     result = optimize_mixture(fit, **SCALE, risk="quantile:.8", draws=50)

@@ -169,7 +169,7 @@ def tail(text: Any, argument: str, words: Sequence[str]) -> tuple[str, float]:
     except ValueError:
         raise OptimizeError(told) from None
     if not 0 <= share < 1:
-        hint = f"; did you mean {word}:{share / 100:g}?" if 1 <= share < 100 else ""
+        hint = f"; did you mean {word}:{share / 100:g}?" if 1 < share < 100 else ""
         raise OptimizeError(
             f"{argument}: the level of {text!r} must be from 0 to below 1, as in {word}:.9{hint}"
         )

@@ -1,7 +1,7 @@
 """A small writer of conic programs for Clarabel.
 
 cvxpy takes longer to compile these programs than Clarabel to solve them, and half a second to import. The
-laws need four kinds of rows only, so the matrices are written directly; the tests state the same programs in
+laws need three kinds of rows only, so the matrices are written directly; the tests state the same programs in
 cvxpy and compare.
 """
 
@@ -80,7 +80,7 @@ class Affine:
 
 
 class ConeProgram:
-    """Minimise a linear objective under linear, exponential-cone and power-cone rows.
+    """Minimise a linear objective under linear and exponential-cone rows.
 
     Examples
     --------
@@ -96,8 +96,8 @@ class ConeProgram:
 
     def __init__(self) -> None:
         self._size = 0
-        self._rows: dict[str, list[tuple[tuple[Affine, ...], Any]]] = {
-            kind: [] for kind in ("zero", "nonnegative", "exponential", "power")
+        self._rows: dict[str, list[tuple[Affine, ...]]] = {
+            kind: [] for kind in ("zero", "nonnegative", "exponential")
         }
 
     def variable(self, n: int) -> Affine:
@@ -107,29 +107,15 @@ class ConeProgram:
 
     def equal_zero(self, expression: Affine) -> None:
         """Rows expression = 0."""
-        self._rows["zero"].append(((expression,), None))
+        self._rows["zero"].append((expression,))
 
     def nonnegative(self, expression: Affine) -> None:
         """Rows expression >= 0."""
-        self._rows["nonnegative"].append(((expression,), None))
+        self._rows["nonnegative"].append((expression,))
 
     def at_least_exp(self, bound: Affine, exponent: Affine) -> None:
         """Rows bound >= exp(exponent)."""
-        self._rows["exponential"].append(((exponent, constant(np.ones(len(bound))), bound), None))
-
-    def at_most_power(self, bound: Affine, base: Affine, power: np.ndarray) -> None:
-        """Rows bound <= base ** power, with 0 < power < 1."""
-        self._rows["power"].append(((base, constant(np.ones(len(base))), bound), power))
-
-    def log_sum_exp_at_most(self, bound: Affine | np.ndarray, *exponents: Affine) -> None:
-        """Rows log(exp(first) + exp(second) + ...) <= bound, all of the same length."""
-        total: Affine | float = 1.0
-        for exponent in exponents:
-            share = self.variable(len(exponent))
-            self.at_least_exp(share, exponent - bound)
-            total = total - share
-        assert isinstance(total, Affine)
-        self.nonnegative(total)
+        self._rows["exponential"].append((exponent, constant(np.ones(len(bound))), bound))
 
     def minimise(self, objective: Affine, tolerance: float = 1e-10) -> np.ndarray:
         """The minimiser, as the values of all variables; read it with `value`.
@@ -147,7 +133,7 @@ class ConeProgram:
 
         row, column, value, offset, cones, at = [], [], [], [], [], 0
         for kind, blocks in self._rows.items():
-            for expressions, extra in blocks:
+            for expressions in blocks:
                 n, width = len(expressions[0]), len(expressions)
                 b = np.empty((n, width))
                 for slot, expression in enumerate(expressions):
@@ -161,10 +147,8 @@ class ConeProgram:
                     cones.append(clarabel.ZeroConeT(n))
                 elif kind == "nonnegative":
                     cones.append(clarabel.NonnegativeConeT(n))
-                elif kind == "exponential":
-                    cones.extend(clarabel.ExponentialConeT() for _ in range(n))
                 else:
-                    cones.extend(clarabel.PowerConeT(float(p)) for p in np.broadcast_to(extra, (n,)))
+                    cones.extend(clarabel.ExponentialConeT() for _ in range(n))
         cost = np.zeros(self._size)
         np.add.at(cost, objective.column, objective.value)
         matrix = sparse.csc_matrix(

@@ -128,6 +128,11 @@ class _Reader:
             return {n: self.range(v, (*path, n)) for n, v in self.by(value, "source", path).items()}
         if key == "groups":
             groups = _mapping(value, f"{self.where}: groups")
+            names = [str(n) for n in groups]
+            if twice := next((n for n in names if names.count(n) > 1), None):
+                raise OptimizeError(
+                    f"{self.where}: groups: {twice!r} comes twice: give each group a name of its own"
+                )
             return {str(n): self.group(v, (*path, str(n))) for n, v in groups.items()}
         if key == "available":
             return {n: self.amount(v, (*path, n)) for n, v in self.by(value, "source", path).items()}
@@ -201,7 +206,7 @@ class _Reader:
         if percent:
             rule = "must be a percentage from 0% to 100%"
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            text = str(value).strip().rstrip("%")
+            text = str(value).strip().removesuffix("%")
             try:
                 number = float(text) / (100 if percent else 1)
             except ValueError:

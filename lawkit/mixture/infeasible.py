@@ -67,7 +67,7 @@ def refuse_infeasible(problem: MixtureProblem) -> None:
     else:
         said = f"{listed(names)} contradict each other"
     ways = [limits[i].relief(float(excess[i])) for i in range(len(limits)) if excess[i] > 1e-10]
-    others = _alternatives(subset, moves, total)
+    others = _alternatives(limits, subset, moves)
     raise InfeasibleError(
         f"no mixture fits: {said}. The smallest change that mends all limits (by {total:.3g} of the mixture): "
         f"{' and '.join(ways)}{others}",
@@ -76,12 +76,32 @@ def refuse_infeasible(problem: MixtureProblem) -> None:
     )
 
 
-def _alternatives(subset: Sequence[Limit], moves: dict[str, float], total: float) -> str:
-    """Another limit of the subset that would do as well alone, where one alone does."""
+def _alternatives(limits: Sequence[Limit], subset: Sequence[Limit], moves: dict[str, float]) -> str:
+    """Another limit of the subset that would do as well alone, by its own least move, where one alone does."""
     if len(moves) != 1:
         return ""
-    other = [s for s in subset if str(s) not in moves and s.coefficients.max() == 1]
-    return f"; or {other[0].relief(total)}" if other else ""
+    K = len(subset[0].coefficients)
+    for limit in subset:
+        if str(limit) in moves or limit.kind == "law":
+            continue
+        by = _alone(limits, limit, K)
+        # Within what the limit can be: a lower one not under 0, an upper one not over all of the mixture.
+        if (
+            by
+            <= (limit.value if limit.sense == ">=" else float(limit.coefficients.max()) - limit.value) + 1e-9
+        ):
+            return f"; or {limit.relief(by)}"
+    return ""
+
+
+def _alone(limits: Sequence[Limit], moved: Limit, K: int) -> float:
+    """How far one limit has to move for a mixture to satisfy all, the others as they are; infinite where it cannot."""
+    rows, most = (np.array(x) for x in zip(*[s.row for s in limits], strict=True))
+    found = linear_program(
+        np.r_[np.zeros(K), 1.0], np.zeros(K + 1), np.r_[np.ones(K), np.inf], np.r_[np.ones(K), 0.0][None],
+        np.ones(1), np.column_stack([rows, [-float(s is moved) for s in limits]]), most,
+    )  # fmt: skip
+    return float(found.x[K]) if found.status == 0 else np.inf
 
 
 def violation(limits: Sequence[Limit], K: int) -> tuple[float, np.ndarray]:

@@ -35,7 +35,7 @@ class Limit:
         In units of weight.
     per_unit
         What one unit of `value` is in the user's units: tokens of availability, flops of generation, times the
-        prior's weight for caps; 1 for weights.
+        prior's weight for caps, infinite for a source that the prior lacks; 1 for weights.
     label
         What stands before the sign.
     """
@@ -56,6 +56,8 @@ class Limit:
         label, value = self.label or self.name, self.value * self.per_unit
         if self.kind == "availability":
             return f"{label} <= {self.value:.6g} (available: {value:.4g} unique tokens)"
+        if self.kind == "cap" and math.isinf(self.per_unit):
+            return f"{label} <= 0 (the prior has none of it)"
         if self.kind == "cap":
             return f"{label} <= {self.value:.6g} ({value:.4g} times its prior weight)"
         if self.kind == "generation":
@@ -69,6 +71,8 @@ class Limit:
             factor = (self.value + by) / self.value if self.value > 0 else math.inf
             times = f", or {factor:.4g} times the epochs" if math.isfinite(factor) else ""
             return f"find {more:.4g} more unique tokens of {label}{times}"
+        if self.kind == "cap" and math.isinf(self.per_unit):
+            return f"give {label} a weight in the prior, which has none of it"
         if self.kind == "cap":
             return (
                 f"raise the cap of {label} to {(self.value + by) * self.per_unit:.4g} times its prior weight"
@@ -76,7 +80,7 @@ class Limit:
         if self.kind == "generation":
             return f"raise the budget of generation to {(self.value + by) * self.per_unit:.4g} flops"
         if self.sense == ">=":
-            return f"lower {label}'s limit to {max(0.0, self.value - by):.6g}"
+            return f"lower {label}'s limit to {max(0.0, round(self.value - by, 12)):.6g}"
         return f"raise {label}'s limit to {self.value + by:.6g}"
 
     @property
@@ -96,13 +100,18 @@ def group_limits(groups: Mapping[str, Any], sources: Sequence[str]) -> list[Limi
     Raises
     ------
     OptimizeError
-        For names that are unknown, come twice or are those of a source, and limits that are no fractions.
+        For names that are unknown, come twice or are those of a source or another limit, and limits that are no
+        fractions.
     """
     places, out = {s: i for i, s in enumerate(sources)}, []
     for name, given in groups.items():
         where = f"groups[{name!r}]"
         if name in places:
             raise OptimizeError(f"{where} has the name of a source: give the group one of its own")
+        if name in ("generation", "divergence") or name.startswith("loss_"):
+            raise OptimizeError(
+                f"{where} has a name that prices of other limits go by: give the group another"
+            )
         if not isinstance(given, Mapping) or "sources" not in given:
             raise OptimizeError(f"{where} must have sources and lower or upper, got {given!r}")
         if unknown := sorted(set(given) - {"sources", "lower", "upper"}):

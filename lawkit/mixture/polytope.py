@@ -85,27 +85,34 @@ class Polytope:
 
     @cached_property
     def _deepest(self) -> tuple[np.ndarray, float]:
-        """The mixture whose least slack, relative to each limit's range, is largest; and that slack."""
-        K, free = len(self.lower), self.free
-        width = np.where(free, self.upper - self.lower, 0.0)
-        span = self.most - _least(self.rows, self.lower, self.upper)
+        """The mixture whose least slack, relative to each limit's range, is largest; and that slack.
+
+        Ranges are those that the sum leaves, and the program is in fractions of them: HiGHS's tolerances are absolute.
+        """
+        low = np.maximum(self.lower, 1 - (self.upper.sum() - self.upper))
+        high = np.minimum(self.upper, 1 - (self.lower.sum() - self.lower))
+        K, free = len(low), self.free
+        low = np.where(free, np.minimum(low, high), self.lower)
+        width = np.where(free, high - low, 0.0)
+        span = np.maximum(self.most - _least(self.rows, low, low + width), RESOLUTION)
+        size = np.maximum(np.abs(self.equal * width).max(axis=1), RESOLUTION)
         rows = np.vstack([
-            np.hstack([self.rows, np.maximum(span, RESOLUTION)[:, None]]),
-            np.hstack([-np.eye(K), width[:, None]])[free],
-            np.hstack([np.eye(K), width[:, None]])[free],
+            np.hstack([self.rows * width / span[:, None], np.ones((len(span), 1))]),
+            np.hstack([-np.eye(K), np.ones((K, 1))])[free],
+            np.hstack([np.eye(K), np.ones((K, 1))])[free],
         ])  # fmt: skip
         found = linear_program(
             np.r_[np.zeros(K), -1.0],
-            np.r_[self.lower, 0.0],
-            np.r_[self.upper, 1.0],
-            np.hstack([self.equal, np.zeros((len(self.equal), 1))]),
-            self.equal_to,
+            np.zeros(K + 1),
+            np.r_[free.astype(float), 1.0],
+            np.hstack([self.equal * width / size[:, None], np.zeros((len(self.equal), 1))]),
+            (self.equal_to - self.equal @ low) / size,
             rows,
-            np.r_[self.most, -self.lower[free], self.upper[free]],
+            np.r_[(self.most - self.rows @ low) / span, np.zeros(free.sum()), np.ones(free.sum())],
         )
         if found.status != 0:
             raise OptimizeError(f"HiGHS found no mixture within the limits ({found.message.strip()})")
-        return found.x[:K], float(found.x[K])
+        return low + width * found.x[:K], float(found.x[K])
 
     def inner(self) -> Polytope:
         """The same set written with room inside: limits that always hold with equality become equations.
@@ -268,7 +275,7 @@ class Polytope:
         )
         if found.status != 0:
             return None
-        return size * np.r_[-found.ineqlin.marginals, -found.eqlin.marginals[1:]]
+        return size * np.r_[-found.ineqlin.marginals[: len(self.most)], -found.eqlin.marginals[1:]]
 
 
 def linear_program(

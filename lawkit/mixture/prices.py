@@ -48,29 +48,32 @@ def active(
     binding = [s for s in problem.limits if _slack(s, h) < near]
     # A limit that others imply (an upper one where lower ones leave no more) is kept: it may still have a price.
     single = [s for s in binding if np.count_nonzero(s.coefficients) == 1 and s not in problem.rows]
-    rows = [s for s in binding if s in problem.rows]
+    rows, held = _rows(problem, binding)
     smooth = _smooth(problem, found)
     inside = (h - problem.lower >= near) & (problem.upper - h >= near)
     columns = np.column_stack(
         [*[s.row[0] for s in rows], *[slope for _, _, slope in smooth], np.ones(len(h))]
     )
-    prices, known = _multipliers(found.gradient, columns, inside, h)
+    least = np.r_[np.where(held, -np.inf, 0.0), np.zeros(len(smooth)), -np.inf]
+    prices, known = _multipliers(found.gradient, columns, inside, h, least)
     paid = found.gradient + columns[:, :-1] @ prices[:-1]
     out: list[ActiveConstraint] = []
     for i, name in enumerate(problem.sources):
-        own = [s for s in single if s.name == name]
-        fixed = len(own) == 2
-        for s in own[:1] if not fixed else [own[1]]:
-            price = float(paid[i]) - _elsewhere(paid, i, h, inside, problem, s.sense)
-            known_here = (known or not len(prices[:-1])) and abs(price) < STEEPEST
-            if (s.sense == ">=" and s.kind != "law") or s.sense == "<=" or price > 0:
-                price = price if known_here else _moved(problem, s, found.objective, best)
-            is_fixed = fixed and s.kind == "upper"
-            out.append(_told(replace(s, kind="fixed") if is_fixed else s, price))
-    for s, y in zip(rows, prices, strict=False):
+        if not (own := [s for s in single if s.name == name]):
+            continue
+        s, both = own[-1], len(own) == 2
+        price = float(paid[i]) - _elsewhere(paid, i, h, inside, problem, s.sense)
+        if s.kind == "law" and not price > 0:
+            continue
+        if not (known or len(prices) == 1) or not abs(price) < STEEPEST:
+            price = _moved(problem, s, found.objective, best, both)
+        if both and s.kind != "upper":  # two limits of different kinds meet: the one that has a price
+            s, both = own[0] if price > 0 else s, False
+        out.append(_told(s, price, both))
+    for s, both, y in zip(rows, held, prices, strict=False):
         sign = -1.0 if s.sense == "<=" else 1.0
-        price = sign * float(y) if known else _moved(problem, s, found.objective, best)
-        out.append(_told(s, price))
+        price = sign * float(y) if known else _moved(problem, s, found.objective, best, both)
+        out.append(_told(s, price, both))
     for (name, kind, _), y in zip(smooth, prices[len(rows) :], strict=False):
         value = problem.max_kl if kind == "divergence" else _ceiling(problem, name)
         price = -float(y)
@@ -85,6 +88,14 @@ def _slack(s: Limit, h: np.ndarray) -> float:
     return float(most - row @ h)
 
 
+def _rows(problem: MixtureProblem, binding: list[Limit]) -> tuple[list[Limit], list[bool]]:
+    """The rows that bind, and which of them hold a sum at one value: both ends of a group are one limit."""
+    rows = [s for s in binding if s in problem.rows]
+    held = [any(r.name == s.name and r.sense != s.sense for r in rows) for s in rows]
+    kept = [(s, both) for s, both in zip(rows, held, strict=True) if not both or s.sense == "<="]
+    return [s for s, _ in kept], [both for _, both in kept]
+
+
 def _smooth(problem: MixtureProblem, found: Solution) -> list[tuple[str, str, np.ndarray]]:
     """(name, kind, slope) of the smooth constraints that bind: those with a price of their own."""
     names = [f"loss_{problem.domains[e]}" for e in problem.ceilings]
@@ -96,9 +107,9 @@ def _smooth(problem: MixtureProblem, found: Solution) -> list[tuple[str, str, np
 
 
 def _multipliers(
-    slope: np.ndarray, columns: np.ndarray, inside: np.ndarray, h: np.ndarray
+    slope: np.ndarray, columns: np.ndarray, inside: np.ndarray, h: np.ndarray, least: np.ndarray
 ) -> tuple[np.ndarray, bool]:
-    """Prices (n,) of the columns, all but the last 0 or more, and whether the weights inside determine them."""
+    """Prices (n,) of the columns, `least` (n,) or more, and whether the weights inside determine them."""
     from scipy.optimize import lsq_linear
 
     n = columns.shape[1]
@@ -107,11 +118,10 @@ def _multipliers(
     weigh = np.sqrt(h[inside])[:, None]
     matrix = columns[inside] * weigh
     size = np.maximum(np.linalg.norm(matrix, axis=0), 1e-300)
-    low = np.r_[np.zeros(n - 1), -np.inf]
     found = lsq_linear(
         matrix / size,
         -slope[inside] * weigh[:, 0],
-        bounds=(low, np.full(n, np.inf)),
+        bounds=(least, np.full(n, np.inf)),
         method="bvls",
         tol=1e-15,
     )
@@ -131,13 +141,18 @@ def _elsewhere(
 
 
 def _moved(
-    problem: MixtureProblem, s: Limit, objective: float, best: Callable[[MixtureProblem], float]
+    problem: MixtureProblem,
+    s: Limit,
+    objective: float,
+    best: Callable[[MixtureProblem], float],
+    both: bool = False,
 ) -> float:
     """Change of the objective per unit of a limit over its first hundredth, where slopes do not tell.
 
-    Limits are loosened, except the law's own floor, which can only be raised. NaN where there is no room.
+    Limits are loosened, except the law's own floor, which can only be raised, and a weight or a sum held at one value
+    (`both`), whose two limits rise together. NaN where there is no room.
     """
-    if s.kind == "law":
+    if s.kind == "law" and not both:
         i = int(np.argmax(s.coefficients))
         room, sign = float(problem.upper[i]) - s.value, 1.0
     elif s.sense == ">=":
@@ -148,20 +163,25 @@ def _moved(
     if step <= RESOLUTION:
         return math.nan
     try:
-        return (best(shifted(problem, s, sign * step)) - objective) / (sign * step)
+        return (best(shifted(problem, s, sign * step, both)) - objective) / (sign * step)
     except OptimizeError:
         return math.nan
 
 
-def shifted(problem: MixtureProblem, s: Limit, by: float) -> MixtureProblem:
-    """The problem with one linear limit moved by so much weight."""
+def shifted(problem: MixtureProblem, s: Limit, by: float, both: bool = False) -> MixtureProblem:
+    """The problem with one linear limit moved by so much weight; with `both`, its other end as well."""
     if s in problem.rows:
-        rows = tuple(replace(r, value=r.value + by) if r is s else r for r in problem.rows)
+        rows = tuple(
+            replace(r, value=s.value + by) if r is s or (both and r.name == s.name) else r
+            for r in problem.rows
+        )
         return replace(problem, rows=rows)
-    i, side = int(np.argmax(s.coefficients)), "lower" if s.sense == ">=" else "upper"
-    values = getattr(problem, side).copy()
-    values[i] = s.value + by
-    return replace(problem, **{side: values})
+    i, sides = int(np.argmax(s.coefficients)), {}
+    for side, sense in (("lower", ">="), ("upper", "<=")):
+        if both or s.sense == sense:
+            sides[side] = getattr(problem, side).copy()
+            sides[side][i] = s.value + by
+    return replace(problem, **sides)
 
 
 def _ceiling(problem: MixtureProblem, name: str) -> float:
@@ -174,16 +194,21 @@ def _smooth_text(name: str, value: float) -> str:
     return f"{what} <= {value:.6g}"
 
 
-def _told(s: Limit, price: float) -> ActiveConstraint:
+def _told(s: Limit, price: float, fixed: bool) -> ActiveConstraint:
+    """The limit and its price, of the sign that its sense allows: at a corner, slopes alone may say otherwise."""
+    if fixed:
+        s = replace(s, kind="fixed")
+    else:
+        price = min(price, 0.0) if s.sense == "<=" else max(price, 0.0)
     each = {"availability": (1e9, "1B tokens"), "generation": (1e18, "1e18 flops"), "cap": (1.0, "1 x prior")}
-    amount, unit = each.get(s.kind, (0.0, ""))
+    amount, unit = each.get(s.kind, (0.0, "")) if math.isfinite(s.per_unit) else (0.0, "")
     text = s.text()
     if s.kind == "availability":
         text = f"{s.name} <= {s.value:.6g} (availability)"
     elif s.kind == "law":
         text += " (the law's own floor)"
     elif s.kind == "fixed":
-        text = f"{s.name} = {s.value:.6g}"
+        text = f"{s.label or s.name} = {s.value:.6g}"
     return ActiveConstraint(
         name=s.name, kind=s.kind, limit=s.value, price=price, text=text,
         price_per_unit=price * amount / s.per_unit if unit else None, unit=unit or None,

@@ -222,7 +222,7 @@ class MixtureProblem:
                 if self.kinds[i] == "availability":
                     per, kind = float(self.tokens_per_weight[i]), "availability"
                 elif self.kinds[i] == "cap" and self.prior is not None:
-                    per, kind = (1 / self.prior[i] if self.prior[i] > 0 else 1.0), "cap"
+                    per, kind = (1 / self.prior[i] if self.prior[i] > 0 else np.inf), "cap"
                 out.append(
                     Limit(
                         name=name, kind=kind, sense="<=", coefficients=unit, value=float(self.upper[i]), per_unit=per
@@ -264,11 +264,6 @@ class MixtureProblem:
     def ceilings(self) -> np.ndarray:
         """Numbers of the domains whose loss is limited."""
         return np.flatnonzero(np.isfinite(self.max_loss)) if self.max_loss is not None else np.empty(0, int)
-
-    @property
-    def boxed(self) -> bool:
-        """Whether single weights are all that is limited, and the mean over domains the objective."""
-        return not (self.rows or self.max_kl < np.inf or self.ceilings.size or self.over[0] != "mean")
 
     def mixture(self, given: Mapping[str, float], argument: str) -> np.ndarray:
         """A mixture (K,) from weights by source that sum to 1 within 1e-3; it need not keep to the limits."""

@@ -20,13 +20,14 @@ class ActiveConstraint:
     name
         Of the source or group that it limits; 'generation', 'divergence', or 'loss_' and a domain.
     kind
-        'lower' or 'upper' (the user's bounds), 'availability', 'cap' (relative to the prior), 'fixed' (both bounds
-        equal), 'law' (the law itself is infinite at zero weight), 'group', 'generation', 'divergence' or 'loss'.
+        'lower' or 'upper' (the user's bounds), 'availability', 'cap' (relative to the prior), 'fixed' (a weight or
+        a group's sum held at one value by both its limits), 'law' (the law itself is infinite at zero weight), 'group',
+        'generation', 'divergence' or 'loss'.
     limit
         Its value: a fraction of the mixture, or nats of divergence and of loss.
     price
-        Change of the objective per unit of the limit, nats per unit weight (or per nat): negative for a cap (raising it
-        lowers the loss), positive for a lower bound.
+        Change of the objective per unit of the limit, nats per unit weight (or per nat): 0 or less for an upper limit
+        (raising it lowers the loss), 0 or more for a lower one, any for 'fixed'.
     text
         The limit, readable.
     price_per_unit, unit

@@ -33,10 +33,16 @@ def solve_risk(
     Raises
     ------
     OptimizeError
-        As `solve`, and for draws without a finite loss.
+        As `solve`, for no draws, and for draws without a finite loss.
     """
     if z is None:
         return solve(at, problem, seed)
+    if not len(z):
+        asked = risk[0] if risk[0] == "mean" else f"{risk[0]}:{risk[1]:g}"
+        raise OptimizeError(
+            f"risk {asked} is over draws of the parameters, of which 0 were asked for: ask for some draws, or for "
+            "risk point"
+        )
     middle = problem.raised(at.floor).interior()
     finite = np.isfinite(Objective(at, problem, z, ("mean", 0.0)).draws(middle))
     if not finite.all():

@@ -196,6 +196,10 @@ def _search(
     rows = polytope.rows[:, free]
     below, above = (h - polytope.lower)[free], (polytope.upper - h)[free][capped]
     slack = polytope.most - polytope.rows @ h
+    if min(s.min(initial=np.inf) for s in (below, above, slack)) <= 0:  # on a limit: no barrier starts there
+        answer = yield h, barrier
+        none = np.zeros(len(slack) + len(polytope.equal_to) - 1)
+        return SmoothSolution(h, answer.value, none, np.zeros(len(answer.g)))
     mu, final = barrier, FINAL_CORNERS if corners else FINAL_BARRIER
     z_below, z_above, z_rows = mu / below, mu / above, mu / slack
     y = np.zeros(len(equal))
