@@ -154,14 +154,13 @@ def _gloss(packages: Path) -> Iterator[str]:
 
     with gzip.open(packages / "dict-wn/usr/share/dictd/wn.dict.dz", "rt", encoding="utf-8") as file:
         text = file.read()
+    part = "(?:n|v|adj|adv)"
     seen: set[str] = set()
     entries: list[str] = []
     for entry in re.split(r"\n(?=\S)", text):
         head, _, body = entry.partition("\n")
         body = re.sub(r"\s*\[(?:syn|ant|also):[^\]]*\]", "", re.sub(r"\s+", " ", body))
-        senses = [
-            s.strip() for s in re.split(r"(?=\b(?:n|v|adj|adv) \d+: )|(?<= )(?=\d+: )", body) if s.strip()
-        ]
+        senses = re.findall(rf"(?:{part} )?\d+: .*?(?=(?: {part})? \d+: |$)", body)
         fresh = [s for s in senses if (key := s.partition(": ")[2]) not in seen and not seen.add(key)]
         if fresh:
             entries.append(f"{head.strip()}: {' '.join(fresh)}")
