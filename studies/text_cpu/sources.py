@@ -159,7 +159,7 @@ def _gloss(packages: Path) -> Iterator[str]:
     entries: list[str] = []
     for entry in re.split(r"\n(?=\S)", text):
         head, _, body = entry.partition("\n")
-        body = re.sub(r"\s*\[(?:syn|ant|also):[^\]]*\]", "", re.sub(r"\s+", " ", body))
+        body = re.sub(r"\s*\[(?:syn|ant|also):[^\]]*\]", "", re.sub(r"\s+", " ", body.strip()))
         senses = re.findall(rf"(?:{part} )?\d+: .*?(?=(?: {part})? \d+: |$)", body)
         fresh = [s for s in senses if (key := s.partition(": ")[2]) not in seen and not seen.add(key)]
         if fresh:
