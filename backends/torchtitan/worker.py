@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -173,11 +174,17 @@ def _under_torchrun(folder: Path, ranks: int) -> int:
     where = ["--standalone", "--nproc-per-node", str(ranks), "--max-restarts", "0", "-m", _MODULE]
     try:
         torchrun([*where, str(folder)])
-    except ChildFailedError as error:
+    except (ChildFailedError, json.JSONDecodeError) as error:
+        # torch reads the reason from a file that a rank killed meanwhile may have left half written.
+        said = (
+            error.get_first_failure()[1].message
+            if isinstance(error, ChildFailedError)
+            else "it left no reason"
+        )
         records = Records(folder)
         if not records.last("failed"):
             step = (records.last("train") or {}).get("step", 0)
-            message = f"a rank failed: {error.get_first_failure()[1].message}"
+            message = f"a rank failed: {said}"
             records.add("failed", step=step, reason="error", message=message)
         return 1
     return 0
