@@ -18,7 +18,17 @@ class FitError(LawkitError):
 
 
 class DrawsError(FitError):
-    """Draws of a fit's parameters that cannot be had; the point fit stands."""
+    """Draws of a fit's parameters that cannot be had; the point fit stands.
+
+    Attributes
+    ----------
+    interrupted
+        Whether Ctrl-C is why.
+    """
+
+    def __init__(self, message: str, interrupted: bool = False) -> None:
+        super().__init__(message)
+        self.interrupted = interrupted
 
 
 class OptimizeError(LawkitError):

@@ -217,7 +217,7 @@ def by_pymc(
         except ValueError as error:
             if "Not enough samples" not in str(error):
                 raise
-            raise DrawsError(_too_short(0)) from None
+            raise DrawsError(_too_short(0), interrupted=True) from None
     found = [trace.get_values(name, combine=False, squeeze=False) for name in recorded(spec)]
     # PyMC takes Ctrl-C for the wish to end with what there is.
     done = np.array([len(v) for v in found[0]])
@@ -253,7 +253,7 @@ def _complete(done: np.ndarray, draws: int, interrupted: bool) -> tuple[np.ndarr
     """
     kept = done >= (min(FEWEST, draws) if interrupted else draws)
     if not kept.any():
-        raise DrawsError(_too_short(int(done.max(initial=0))))
+        raise DrawsError(_too_short(int(done.max(initial=0))), interrupted=True)
     return kept, int(done[kept].min())
 
 

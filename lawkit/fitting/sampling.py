@@ -73,7 +73,7 @@ def with_draws(
                 progress=progress,
             )
     except DrawsError as error:
-        stopped = {"interrupted": True} if "interrupted" in str(error) else {}
+        stopped = {"interrupted": True} if error.interrupted else {}
         note = f"the point fit is kept, without draws: {error}"
         return replace(fit, warnings=(*fit.warnings, note), diagnostics={**fit.diagnostics, **stopped})
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ import numpy as np
 from lawkit.errors import OptimizeError
 from lawkit.io._json import finite
 from lawkit.mixture._warnings import edge_warnings, scale_warnings
-from lawkit.mixture.budget import FLOPS_PER, Budget, split
+from lawkit.mixture.budget import FINE, FLOPS_PER, Budget, split
 from lawkit.mixture.constraints import merged, read_constraints
 from lawkit.mixture.result import ActiveConstraint
 from lawkit.mixture.target import check_size, over_domains
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FLOPS_PER", "Allocation", "allocate"]
 
-#: Points of the search over splits under draws.
-_FINE = 400
 #: Draws by default, where the fit has some.
 DRAWS = 200
 
@@ -234,10 +232,10 @@ def _under_draws(
             losses = estimate.losses_at(z, estimate.inputs(mixtures, m, tokens(m), unique))
             return over_domains(losses, budget.target, over)
 
-    grid = np.linspace(log_n[0], log_n[1], _FINE)
+    grid = np.linspace(log_n[0], log_n[1], FINE)
     losses = objectives(np.exp(grid))
     losses = np.where(np.isfinite(losses), losses, np.inf)
-    at = np.clip(np.argmin(losses, 1), 1, _FINE - 2)
+    at = np.clip(np.argmin(losses, 1), 1, FINE - 2)
     row = np.arange(len(z))
     left, least, right = (losses[row, at + k] for k in (-1, 0, 1))
     with np.errstate(all="ignore"):  # the parabola through three points of a grid this fine
