@@ -84,7 +84,7 @@ class Law:
         True when the loss is convex in the weights, where none is under `weight_floor`, for all admissible
         parameters; tests hold it to that.
     form
-        Name of the convex program in `lawkit.mixture` that finds its optimum, or None.
+        Name of the program of its own in `lawkit.mixture` that finds its optimum; None where the general solver does.
     weight_floor
         Weights below it are read as it (a law may be infinite at zero).
     objective

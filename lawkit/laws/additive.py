@@ -54,7 +54,6 @@ class Additive(Law):
     )
     loss = _asymptote + A / N**alpha + B / D**beta
     convex_in_weights = True
-    form = "additive"
     objective = Objective(kind="relative")
 
 

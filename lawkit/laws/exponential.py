@@ -50,7 +50,6 @@ class Exponential(Law):
     )
     loss = c + k * sp.exp(over_sources(t[j] * h[j]))
     convex_in_weights = True
-    form = "exponential"
     objective = Objective(kind="relative")
     starts = 4
 
@@ -85,7 +84,6 @@ class ExponentialScale(Law):
         + B / D**beta * sp.exp(over_sources(tilt_b[j] * h[j]))
     )
     convex_in_weights = True
-    form = "exponential"
     objective = Objective(kind="relative")
     starts = 4
 

@@ -77,7 +77,6 @@ class _TransferLaw(Law):
     citation = "lawkit"
     objective = Objective(kind="relative", sigma=0.008, token_power=0.5)
     convex_in_weights = True
-    form = "transfer"
     starts = 3
 
     def prior(self, context: PriorContext) -> tuple[np.ndarray, np.ndarray]:
