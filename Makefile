@@ -1,4 +1,4 @@
-# make demo            set up .venv, run the main job on the figures that ship with lawkit
+# make demo            set up .venv, run the main job on the runs that ship with lawkit, train one run more
 # make demo RUNS=t.csv the same job on your own runs table
 # make test            set up .venv, run the whole suite
 # make check           lint, types, generated documentation up to date
@@ -40,8 +40,8 @@ demo: $(STAMP)-base
 	@$(BIN)/lawkit propose-runs "$(OUT)/fit" --n-params $(N_PARAMS) --n-tokens $(N_TOKENS) \
 		--budget $(BUDGET) -o "$(OUT)/proposed.csv"
 else
-demo: $(STAMP)-base
-	@$(BIN)/python -m lawkit.studies.kang2025
+demo: $(STAMP)-demo
+	@$(BIN)/python -m lawkit.studies.text_cpu --folder "$(OUT)/text_cpu"
 endif
 
 test: $(STAMP)-full
@@ -67,7 +67,7 @@ clean:
 	rm -rf .venv .types out build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# base: what lawkit needs; test: and what most tests need; full: and torchtitan; dev: and the checkers.
+# base: what lawkit needs; demo: and torchtitan; test: and what most tests need; full: both; dev: and the checkers.
 $(STAMP)-%:
 	@test -n "$(PYTHON)" || { echo "lawkit needs Python 3.11 or newer; name one with make PYTHON=..." >&2; exit 1; }
 	@echo "Setting up $(VENV) ($*; once, a minute or two) ..." >&2

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from lawkit.cli import _output
 from lawkit.cli._output import number, percent, size
+from lawkit.studies._page import paragraph, title
 from lawkit.studies.kang2025.study import BASELINE
 
 
 def show(result: Mapping[str, Any]) -> None:
     """Print all parts of the result of `lawkit.studies.kang2025.study.run`."""
-    _title("Synthetic data in pre-training")
-    _text(f"""PUBLISHED ({result["citation"]}): the coefficients of ten fitted curves, loss against tokens
+    title("Synthetic data in pre-training")
+    paragraph(f"""PUBLISHED ({result["citation"]}): the coefficients of ten fitted curves, loss against tokens
         and against parameters, and the errors the paper reports. The losses themselves are not published.""")
-    _text("""COMPUTED by lawkit: everything else, from points that lie exactly on the published curves. A law
+    paragraph("""COMPUTED by lawkit: everything else, from points that lie exactly on the published curves. A law
         of the curves' own form must recover them, so its hold-out error below checks the machinery; it is
         no evidence that such laws extrapolate. The paper's own hold-out errors are.""")
     _data_scaling(result["data_scaling"])
@@ -28,15 +28,15 @@ def show(result: Mapping[str, Any]) -> None:
 
 def _data_scaling(part: Mapping[str, Any]) -> None:
     first, last = part["fitted_at"][0], part["fitted_at"][-1]
-    _title("1. More tokens: models of 1B parameters")
-    _text(f"""Ten mixtures of web text (CC) with rephrased web text (HQ, QA) or generated textbooks (TXBK).
+    title("1. More tokens: models of 1B parameters")
+    paragraph(f"""Ten mixtures of web text (CC) with rephrased web text (HQ, QA) or generated textbooks (TXBK).
         Fitted by lawkit: B/D**beta + E, each mixture by itself, {part["n_runs"]} points from
         {size(first)} to {size(last)} tokens. The budgets between the ends are our choice.""")
     held = part["holdout"]
     _accuracy(part, f"held out at {size(held['n_tokens'])}", len(held["mixtures"]), "its runs of 200B tokens")
     ranking = part["ranking"]
     _output.say()
-    _text(f"""Extrapolated to {size(ranking["n_tokens"])} tokens, best first. Speed-up: how many times fewer
+    paragraph(f"""Extrapolated to {size(ranking["n_tokens"])} tokens, best first. Speed-up: how many times fewer
         tokens than {BASELINE} alone for the same loss, at 100B and at 200B tokens of {BASELINE}.""")
     _output.show_table(
         ["mixture", "loss at 8T", "at 100B", "at 200B"],
@@ -47,24 +47,24 @@ def _data_scaling(part: Mapping[str, Any]) -> None:
     )
     one, other = part["crossing"]["mixtures"]
     _output.say()
-    _text(f"{one} overtakes {other} at {part['crossing']['n_tokens'] / 1e9:.1f}B tokens.")
+    paragraph(f"{one} overtakes {other} at {part['crossing']['n_tokens'] / 1e9:.1f}B tokens.")
 
 
 def _model_scaling(part: Mapping[str, Any]) -> None:
     first, last = part["fitted_at"][0], part["fitted_at"][-1]
-    _title("2. Larger models: 50B tokens")
-    _text(f"""Fitted by lawkit: A/N**alpha + E, each mixture by itself, {part["n_runs"]} points at the
+    title("2. Larger models: 50B tokens")
+    paragraph(f"""Fitted by lawkit: A/N**alpha + E, each mixture by itself, {part["n_runs"]} points at the
         paper's sizes from {size(first)} to {size(last)} parameters.""")
     held = part["holdout"]
     _accuracy(part, f"held out at {size(held['n_params'])}", len(held["mixtures"]), "its 3B models")
     ranking = part["ranking"]
     _output.say()
-    _text(f"Extrapolated to {size(ranking['n_params'])} parameters, best first.")
+    paragraph(f"Extrapolated to {size(ranking['n_params'])} parameters, best first.")
     _output.show_table(
         ["mixture", "loss at 200B"], [[row["mixture"], f"{row['loss']:.3f}"] for row in ranking["rows"]]
     )
     _output.say()
-    _text(f"""Both tables describe models of 1B parameters at 50B tokens, and differ there by
+    paragraph(f"""Both tables describe models of 1B parameters at 50B tokens, and differ there by
         {percent(part["tables_apart"])} on average: differences between mixtures smaller than that decide
         nothing.""")
 
@@ -80,8 +80,8 @@ def _accuracy(part: Mapping[str, Any], held: str, mixtures: int, published: str)
 
 
 def _mixture_law(part: Mapping[str, Any]) -> None:
-    _title("3. One law for all mixtures")
-    _text(f"""Fitted by lawkit: the {part["law"]} law, one set of parameters for all {part["n_runs"]} points
+    title("3. One law for all mixtures")
+    paragraph(f"""Fitted by lawkit: the {part["law"]} law, one set of parameters for all {part["n_runs"]} points
         of part 1, with the mixture's weights as inputs. It is not the form that made the points, so here
         errors mean something.""")
     _output.show_pairs(
@@ -99,8 +99,8 @@ def _mixture_law(part: Mapping[str, Any]) -> None:
 
 def _best_mixture(part: Mapping[str, Any]) -> None:
     target, best, ten = part["target"], part["optimum"], part["best_of_ten"]
-    _title("4. The best mixture, by that law")
-    _text(f"""At {size(target["n_params"])} parameters and {size(target["n_tokens"])} tokens, beside web text
+    title("4. The best mixture, by that law")
+    paragraph(f"""At {size(target["n_params"])} parameters and {size(target["n_tokens"])} tokens, beside web text
         one synthetic source at a time:""")
     _output.show_table(
         ["source", "best share", "loss", "loss at 30%", "published best"],
@@ -114,11 +114,11 @@ def _best_mixture(part: Mapping[str, Any]) -> None:
     )  # fmt: skip
     _output.say()
     cost = max(found["loss_at_30_percent"] - found["loss"] for found in part["best_ratio"].values())
-    _text(f"""Published: the best of ten ratios in the paper's own search, models to 1B and tokens to 50B.
+    paragraph(f"""Published: the best of ten ratios in the paper's own search, models to 1B and tokens to 50B.
         Computed: the points have four ratios only (0, 1/3, 2/3, 1), and between those the law's shape
         decides. By the law, 30% instead of its own best costs at most {cost:.3f} nats.""")
     _output.say()
-    _text("All four sources free:")
+    paragraph("All four sources free:")
     _output.show_table(["source", "weight"], [[s, f"{w:.3f}"] for s, w in best["weights"].items()])
     _output.say()
     gap = f"{best['certificate']} optimum of the law, gap at most {best['optimality_gap']:.0e} nats"
@@ -130,17 +130,17 @@ def _best_mixture(part: Mapping[str, Any]) -> None:
         ]
     )
     _output.say()
-    _text(f"""The certificate is about the law, not about the world: no point has two synthetic sources
+    paragraph(f"""The certificate is about the law, not about the world: no point has two synthetic sources
         together, so the {ten["loss"] - best["objective"]:.2f} nats promised here are unsupported by any data.
         Do not train on this mixture; test it.""")
 
 
 def _proposal(proposal: Mapping[str, Any]) -> None:
     runs = proposal["runs"]
-    _title("5. The runs that would test it")
+    title("5. The runs that would test it")
     together = any(sum(w > 0.05 for s, w in run["weights"].items() if s != BASELINE) > 1 for run in runs)
     form = "; with several synthetic sources together they test the form as well" if together else ""
-    _text(f"""If the law's form is right, what is not known of its parameters costs that mixture
+    paragraph(f"""If the law's form is right, what is not known of its parameters costs that mixture
         {number(proposal["expected_regret_now"], 3)} nats per token in expectation (its regret). The runs that
         reduce it most, for {number(sum(run["flops"] for run in runs), 3)} flops{form}:""")
     _output.show_table(
@@ -153,16 +153,6 @@ def _proposal(proposal: Mapping[str, Any]) -> None:
             for i, run in enumerate(runs, 1)
         ],
     )  # fmt: skip
-
-
-def _title(text: str) -> None:
-    _output.say(f"\n== {text}")
-
-
-def _text(text: str) -> None:
-    """Print a paragraph at the terminal's width, at most 88; in a pipe, at 88."""
-    width = min(_output.console().width, 88)
-    _output.say(textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False))
 
 
 def _tiny(value: float) -> str:
