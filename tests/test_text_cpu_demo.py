@@ -45,18 +45,18 @@ def test_the_runs_are_those_of_the_study(runs: lawkit.Runs) -> None:
         for g in study["grid"]
     )  # fmt: skip
     assert len(runs) == asked >= 60
-    assert len(np.unique(runs.n_params)) == len(np.unique(runs.n_tokens)) == 3
+    assert len(np.unique(forecast.given(runs.n_params))) == len(np.unique(forecast.given(runs.n_tokens))) == 3
     assert len(runs.sources) >= 4
     assert np.isfinite(runs.losses).all()
 
 
 def test_more_tokens_lower_the_loss_of_every_kind(runs: lawkit.Runs) -> None:
-    cells = np.column_stack([np.asarray(runs.n_params), runs.weights])
+    cells = np.column_stack([forecast.given(runs.n_params), runs.weights])
     falls = []
     for cell in np.unique(cells, axis=0):
         of = np.flatnonzero((cells == cell).all(1))
-        of = of[np.argsort(np.asarray(runs.n_tokens)[of])]
-        if len(np.unique(np.asarray(runs.n_tokens)[of])) == 3:
+        of = of[np.argsort(forecast.given(runs.n_tokens)[of])]
+        if len(np.unique(forecast.given(runs.n_tokens)[of])) == 3:
             falls.append(np.diff(np.log(runs.losses[of]), axis=0))
     falls = np.array(falls)
     assert (falls.mean((0, 1)) < 0).all()
@@ -65,7 +65,7 @@ def test_more_tokens_lower_the_loss_of_every_kind(runs: lawkit.Runs) -> None:
 
 def test_larger_models_lower_the_loss_of_every_kind(runs: lawkit.Runs) -> None:
     equal = np.ptp(runs.weights, axis=1) < 1e-6
-    sizes = np.asarray(runs.n_params)[equal]
+    sizes = forecast.given(runs.n_params)[equal]
     means = [runs.losses[equal][sizes == n].mean(0) for n in np.unique(sizes)]
     assert len(means) == 3
     assert (np.diff(means, axis=0) < 0).all()
@@ -90,7 +90,7 @@ def test_seed_noise_is_the_deviation_within_repeats() -> None:
 
 def test_two_small_sizes_predict_the_largest_within_their_bands(result: dict, runs: lawkit.Runs) -> None:
     held = result["holdout"]
-    assert held["size"] == np.asarray(runs.n_params).max()
+    assert held["size"] == forecast.given(runs.n_params).max()
     assert max(held["fitted_sizes"]) < held["size"]
     assert held["coverage"] >= 0.9
     assert held["mre"] < 0.05

@@ -13,7 +13,7 @@ from lawkit.runs import Runs
 
 HERE = Path(__file__).resolve().parent
 #: A scale that nobody trained here: seven times the largest model, ten times its tokens.
-TARGET = {"n_params": 3e6, "n_tokens": 20e6}
+TARGET: dict[str, Any] = {"n_params": 3e6, "n_tokens": 20e6}
 #: Sizes and tokens of the runs that may be proposed, so that one takes a minute or two on two cores.
 SIZES, TOKENS = ("27k", "83k"), (500_000, 1_000_000)
 #: Mixtures of the candidates.
@@ -33,6 +33,12 @@ def provenance() -> dict[str, Any]:
     return json.loads((HERE / "runs.json").read_text(encoding="utf-8"))
 
 
+def given(column: np.ndarray | None) -> np.ndarray:
+    """A column that this study's tables have."""
+    assert column is not None
+    return column
+
+
 def holdout(runs: Runs) -> tuple[dict[str, Any], lawkit.Fit]:
     """Fit the two smaller sizes and predict the runs of the largest.
 
@@ -45,7 +51,7 @@ def holdout(runs: Runs) -> tuple[dict[str, Any], lawkit.Fit]:
     """
     from lawkit.fitting.scoring import predict_runs, score
 
-    sizes = np.asarray(runs.n_params)
+    sizes = given(runs.n_params)
     held = sizes == sizes.max()
     fit, truth = lawkit.fit(runs.select(~held)), runs.select(held)
     said, warnings = predict_runs(fit, truth, LEVEL)
@@ -56,7 +62,7 @@ def holdout(runs: Runs) -> tuple[dict[str, Any], lawkit.Fit]:
         "size": float(sizes.max()),
         "n_runs": len(truth),
         "level": LEVEL,
-        "half_width": float(np.sqrt(np.mean(np.asarray(said.upper) / np.asarray(said.lower))) - 1),
+        "half_width": float(np.sqrt(np.mean(given(said.upper) / given(said.lower))) - 1),
         **(score(fit, truth, said) or {}),
         "warnings": [*fit.warnings, *warnings],
     }, fit
@@ -64,7 +70,7 @@ def holdout(runs: Runs) -> tuple[dict[str, Any], lawkit.Fit]:
 
 def seed_noise(runs: Runs) -> dict[str, float]:
     """Standard deviation of log loss between seeds of the same size, tokens and mixture, by domain."""
-    keys = np.column_stack([np.asarray(runs.n_params), np.asarray(runs.n_tokens), runs.weights])
+    keys = np.column_stack([given(runs.n_params), given(runs.n_tokens), runs.weights])
     _, group, count = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     logs = np.log(runs.losses)
     repeated = count[group] > 1
@@ -97,8 +103,8 @@ def decision() -> dict[str, Any]:
             }
         )
     return {
-        "n_params": float(np.asarray(runs.n_params)[0]),
-        "n_tokens": float(np.asarray(runs.n_tokens)[0]),
+        "n_params": float(given(runs.n_params)[0]),
+        "n_tokens": float(given(runs.n_tokens)[0]),
         "mixtures": dict(zip(DECISION, found, strict=True)),
     }
 
@@ -107,7 +113,7 @@ def decide(fit: lawkit.Fit, seed: int = 0) -> dict[str, Any]:
     """The best mixture at the target, and the runs to train next."""
     best = lawkit.optimize_mixture(fit, **TARGET, seed=seed)
     candidates = trainable(fit, seed)
-    budget = 3 * float(np.max(np.asarray(candidates.flops)))
+    budget = 3 * float(np.max(given(candidates.flops)))
     proposal = lawkit.propose_runs(fit, **TARGET, candidates=candidates, budget=budget, n=3, seed=seed)
     return {"optimum": best.to_dict(), "proposal": proposal.to_dict()}
 
@@ -118,7 +124,7 @@ def trainable(fit: lawkit.Fit, seed: int) -> Runs:
     from lawkit.design.candidates import space_filling
     from lawkit.mixture.problem import MixtureProblem
 
-    vocabulary, unique = provenance()["vocab_size"], np.asarray(fit.runs.unique)
+    vocabulary, unique = provenance()["vocab_size"], given(fit.runs.unique)
     mixtures = space_filling(MixtureProblem.build(fit.sources, fit.domains), CANDIDATES, seed)
     scales = [(find_size(name), tokens) for name in SIZES for tokens in TOKENS]
     n = len(scales) * len(mixtures)

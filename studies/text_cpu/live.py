@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import lawkit
 from lawkit.corpus import Corpus, build
 from lawkit.fitting.scoring import predict_runs
@@ -59,7 +57,7 @@ def outcome(
     if reason is not None:
         return found | {"reason": reason}
     said, _ = predict_runs(fit, done, forecast.LEVEL)
-    lower, upper = np.asarray(said.lower), np.asarray(said.upper)
+    lower, upper = forecast.given(said.lower), forecast.given(said.upper)
     bands = {
         d: {
             "mean": float(said.mean[0, i]),

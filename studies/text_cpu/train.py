@@ -61,11 +61,11 @@ def prepare_decision(folder: Path, corpus: Corpus) -> Path:
     import numpy as np
 
     import lawkit
-    from lawkit.studies.text_cpu.forecast import holdout
+    from lawkit.studies.text_cpu.forecast import given, holdout
 
     runs = lawkit.read_runs(folder / "runs.csv")
     _, fit = holdout(runs)
-    best = lawkit.optimize_mixture(fit, n_params=np.max(np.asarray(runs.n_params)), n_tokens=DECISION_TOKENS)
+    best = lawkit.optimize_mixture(fit, n_params=np.max(given(runs.n_params)), n_tokens=DECISION_TOKENS)
     tokens = {s: corpus.n_tokens(s) for s in corpus.sources}
     mixtures = [
         best.weights,
