@@ -40,11 +40,14 @@ class Proxy:
     ----------
     step
         After which it was stored.
+    weights
+        Of the sources that it was trained on.
     tokens, losses
         By domain, (rows, seq_len): the tokens that were predicted, and the loss of each in nats.
     """
 
     step: int
+    weights: dict[str, float]
     tokens: dict[str, np.ndarray]
     losses: dict[str, np.ndarray]
 
@@ -88,7 +91,7 @@ def proxy_losses(run: str | Path, corpus: Corpus, domains: Sequence[str], python
         with np.load(out, allow_pickle=False) as found:
             losses = {name: found[f"losses {name}"] for name in domains}
             tokens = {name: found[f"tokens {name}"] for name in domains}
-    return Proxy(step=step, tokens=tokens, losses=losses)
+    return Proxy(step=step, weights=dict(spec.weights), tokens=tokens, losses=losses)
 
 
 def _last_step(run: Path) -> int:

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from lawkit.corpus.builder import Progress, build
 from lawkit.corpus.reader import Corpus, open_corpus
+from lawkit.corpus.statistics import CorpusStats, DomainStats, SourceStats, stats
 from lawkit.errors import CorpusError
 
-__all__ = ["Corpus", "CorpusError", "Progress", "build", "open_corpus"]
+__all__ = [
+    "Corpus",
+    "CorpusError",
+    "CorpusStats",
+    "DomainStats",
+    "Progress",
+    "SourceStats",
+    "build",
+    "open_corpus",
+    "stats",
+]
