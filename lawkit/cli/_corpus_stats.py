@@ -205,8 +205,8 @@ def _show(found: CorpusStats) -> None:
 def _show_copies(found: CorpusStats) -> None:
     copied = {name: s.copies for name, s in found.sources.items() if s.copies}
     _output.show_table(
-        ["source", "of tokens", "8-token runs", "held-out input's", "13-token runs", "held-out input's ", "documents",
-         "longest run"],
+        ["source", "of tokens", "8-token runs", "held-out input's", "13-token runs", "held-out input's ",
+         "copied documents", "longest run"],
         [
             [
                 name,

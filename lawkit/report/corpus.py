@@ -17,6 +17,7 @@ from lawkit.report._style import (
     look,
     panels,
     percent,
+    power,
     size,
     styled,
 )
@@ -61,6 +62,7 @@ def unigram_figure(stats: CorpusStats) -> Figure:
             ax.plot(line, each[line - 1], color="black", linewidth=0.8)
             note = f"exponent {law.exponent:.3f}" + (f" ± {law.se:.3f}" if law.se else "")
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(lambda v, _: power(v))
         log_axis(ax, np.array([1.0, most * 1.2]), lambda v: f"{v:.0f}" if v < 1000 else size(v))
         head(ax, name, note)
     return finish(
@@ -114,7 +116,7 @@ def domain_figure(stats: CorpusStats) -> Figure:
         style = look(i)
         for ax, (_, value) in zip(axes, columns, strict=True):
             x = [np.nan if (v := value(about.domains[d])) is None else v for d in domains]
-            ax.plot(x, places + shift[i], color=style.color, marker=style.marker, ms=4, linestyle="none")
+            ax.plot(x, places + shift[i], color=style.color, marker=style.marker, ms=4, linestyle="none", clip_on=False)
         handles.append(Line2D([], [], color=style.color, marker=style.marker, ms=4, linestyle="none", label=name))
     for ax, (label, _) in zip(axes, columns, strict=True):
         for y in places[:-1]:
@@ -158,7 +160,7 @@ def length_figure(stats: CorpusStats) -> Figure:
         Without matplotlib.
     """
     shown = list(stats.sources)[:PANELS]
-    figure, axes = panels(len(shown), 1.4, sharex=True, sharey=True)
+    figure, axes = panels(len(shown), 1.6, sharex=True, sharey=True)
     low = min(max(stats.sources[name].lengths.edges[0], 1) for name in shown)
     high = max(stats.sources[name].lengths.edges[-1] for name in shown)
     for i, (ax, name) in enumerate(zip(axes, shown, strict=True)):
@@ -168,7 +170,7 @@ def length_figure(stats: CorpusStats) -> Figure:
             np.array(about.lengths.counts) / about.n_documents, edges, color=look(i).color, fill=True, alpha=0.75
         )
         log_axis(ax, np.array([low, max(high, 2 * low)]), lambda v: f"{v:.0f}" if v < 1000 else size(v))
-        head(ax, name, f"median {about.lengths.quantiles['p50']:,}, of {size(about.n_documents)}")
+        head(ax, name, f"{size(about.n_documents)} documents, median {about.lengths.quantiles['p50']:,}")
     return finish(
         figure, "Lengths of documents", [_not_shown(stats)], [], "tokens", "share of the documents"
     )
