@@ -111,7 +111,5 @@ def token_losses(model: nn.Module, tokens: np.ndarray, starts: np.ndarray, lengt
     rows = np.stack([tokens[at : at + length + 1] for at in starts])
     batch = torch.from_numpy(rows.astype(np.int64)).to(utils.device_type)
     logits = model(batch[:, :-1].contiguous())
-    each = nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
-    )
+    each = nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
     return each.view(len(rows), length)

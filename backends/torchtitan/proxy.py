@@ -77,14 +77,22 @@ def proxy_losses(run: str | Path, corpus: Corpus, domains: Sequence[str], python
     step = _last_step(Path(run))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "losses.npz"
-        done = subprocess.run(
-            [python or sys.executable, "-m", _MODULE, str(run), str(corpus.path), str(out), *domains],
-            env={**os.environ, PARENT: str(os.getpid())},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [python or sys.executable, "-m", _MODULE, str(run), str(corpus.path), str(out), *domains]
+        environment = {**os.environ, PARENT: str(os.getpid())}
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except OSError as error:
+            raise BackendError(
+                f"{command[0]}: the proxy cannot be evaluated with it ({error.strerror}): name an interpreter that has "
+                "torchtitan"
+            ) from None
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
             raise BackendError(f"{run}: the proxy cannot be evaluated: {lines[-1][:300]}")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _BARS = " ▁▂▃▄▅▆▇█"
 #: Rare tokens that a table names for each source and domain.
 _NAMED = 5
+#: Characters of a token there; some tokens are a line of blanks.
+_QUOTED = 16
 
 
 @click.command("stats")
@@ -40,7 +42,11 @@ _NAMED = 5
 )
 @click.option("--python", metavar="FILE", help="Interpreter that has torchtitan, for --proxy.")
 @click.option(
-    "--smoothing", type=float, default=0.5, show_default=True, help="Added to each count of a source for the KL."
+    "--smoothing",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Added to each count of a source for the KL.",
 )
 @click.option(
     "--sample",
@@ -51,7 +57,11 @@ _NAMED = 5
     help="Most tokens of a source to measure diversity and copies on.  [default: 1,048,576]",
 )
 @click.option(
-    "--top", type=click.IntRange(min=0), default=10, show_default=True, help="Rare tokens of each source and domain."
+    "--top",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Rare tokens of each source and domain.",
 )
 @reading_options
 @click.option(
@@ -180,7 +190,16 @@ def _show(found: CorpusStats) -> None:
     )
     _output.say()
     _output.show_table(
-        ["source", "domain", "rare types", "of tokens", "of KL", "loss on them", "of loss", "the first of them"],
+        [
+            "source",
+            "domain",
+            "rare types",
+            "of tokens",
+            "of KL",
+            "loss on them",
+            "of loss",
+            "the first of them",
+        ],
         [
             [
                 name,
@@ -226,9 +245,14 @@ def _show_copies(found: CorpusStats) -> None:
 def _named(rare: list[RareToken]) -> str:
     """The first tokens, each with its share of the loss or what it adds to the divergence."""
     return ", ".join(
-        f"{t.text!r} " + (f"{t.kl:.2g}" if t.loss_share is None else _output.percent(t.loss_share))
+        f"{_short(t.text)} " + (f"{t.kl:.2g}" if t.loss_share is None else _output.percent(t.loss_share))
         for t in rare[:_NAMED]
     )
+
+
+def _short(text: str) -> str:
+    quoted = repr(text)
+    return quoted if len(quoted) <= _QUOTED else f"{quoted[: _QUOTED - 2]}…'"
 
 
 def _bars(counts: list[int]) -> str:

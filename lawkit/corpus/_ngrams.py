@@ -223,5 +223,10 @@ def copies(ids: NDArray[Any], name: str, inputs: Sequence[np.memmap[Any, Any]], 
         if n == SHORT and len(found):
             documents = float((sought.by_document(found) >= COPIED).mean())
     return Copies(
-        input=name, n_tokens=len(ids), share_8=shares[0], share_13=shares[1], documents=documents, longest=longest
+        input=name,
+        n_tokens=len(ids),
+        share_8=shares[0],
+        share_13=shares[1],
+        documents=documents,
+        longest=longest,
     )

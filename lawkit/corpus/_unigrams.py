@@ -25,7 +25,9 @@ _LONGEST = 1 << 20
 _LEAST = 20
 
 
-def pieces(tokens: np.memmap[Any, Any], size: int = PIECE, overlap: int = 0) -> Iterator[tuple[int, NDArray[Any]]]:
+def pieces(
+    tokens: np.memmap[Any, Any], size: int = PIECE, overlap: int = 0
+) -> Iterator[tuple[int, NDArray[Any]]]:
     """Read a file of tokens in pieces, each with where it starts.
 
     Parameters
@@ -113,12 +115,12 @@ def survey(tokens: np.memmap[Any, Any], vocab_size: int, bos: int, eos: int) -> 
             lengths[values] += n
             powers += np.bincount(np.frexp(found)[1], minlength=len(powers))
     by_part[:, [bos, eos]] = 0
-    return Survey(by_part=by_part, n_documents=int(lengths.sum()), lengths=_lengths(lengths, powers, total, longest))
+    return Survey(
+        by_part=by_part, n_documents=int(lengths.sum()), lengths=_lengths(lengths, powers, total, longest)
+    )
 
 
-def _lengths(
-    histogram: NDArray[np.int64], powers: NDArray[np.int64], total: int, longest: int
-) -> Lengths:
+def _lengths(histogram: NDArray[np.int64], powers: NDArray[np.int64], total: int, longest: int) -> Lengths:
     n = int(histogram.sum())
     below = np.cumsum(histogram)
     at = {f"p{q}": int(np.searchsorted(below, q / 100 * n)) for q in (5, 25, 50, 75, 95)}
@@ -207,7 +209,9 @@ def zipf(by_part: NDArray[np.int64]) -> Zipf | None:
     return Zipf(exponent=s, se=se, distance=distance, n_ranks=len(order))
 
 
-def coverage(domain: NDArray[np.int64], source: NDArray[np.int64], n_tokens: int | None = None) -> tuple[float, float]:
+def coverage(
+    domain: NDArray[np.int64], source: NDArray[np.int64], n_tokens: int | None = None
+) -> tuple[float, float]:
     """The share of a domain's types, and of its tokens, whose type occurs in a source.
 
     Parameters

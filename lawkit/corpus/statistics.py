@@ -240,7 +240,9 @@ def stats(
     True
     """
     if not (np.isfinite(smoothing) and smoothing > 0):
-        raise CorpusError(f"smoothing is {smoothing!r}: a number above 0, or a token that a source lacks is impossible.")
+        raise CorpusError(
+            f"smoothing is {smoothing!r}: a number above 0, or a token that a source lacks is impossible."
+        )
     for name, value, least in (("sample_tokens", sample_tokens, 1000), ("top", top, 0)):
         if value < least:
             raise CorpusError(f"{name} is {value!r}: a whole number of at least {least}.")
@@ -272,7 +274,9 @@ def stats(
         del samples
         baseline = None
         if len(made_from) > 1:
-            baseline = copies(sample(made_from[1], sample_tokens, opened.eos), input or "", made_from[:1], marks)
+            baseline = copies(
+                sample(made_from[1], sample_tokens, opened.eos), input or "", made_from[:1], marks
+            )
         n_read = sum(map(len, (*texts.values(), *held.values())))
         tokenizer = load_tokenizer(opened.tokenizer_path)
         found = {}

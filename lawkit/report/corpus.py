@@ -69,8 +69,8 @@ def unigram_figure(stats: CorpusStats) -> Figure:
         figure,
         "Frequency against rank",
         [
-            "Lines: Zipf's law, by maximum likelihood over the types that occur 20 times or more; ± one standard error, "
-            "from how the parts of the text differ.",
+            "Lines: Zipf's law, by maximum likelihood over the types that occur 20 times or more; ± one standard "
+            "error, from how the parts of the text differ.",
             _not_shown(stats),
         ],
         [],
@@ -116,8 +116,18 @@ def domain_figure(stats: CorpusStats) -> Figure:
         style = look(i)
         for ax, (_, value) in zip(axes, columns, strict=True):
             x = [np.nan if (v := value(about.domains[d])) is None else v for d in domains]
-            ax.plot(x, places + shift[i], color=style.color, marker=style.marker, ms=4, linestyle="none", clip_on=False)
-        handles.append(Line2D([], [], color=style.color, marker=style.marker, ms=4, linestyle="none", label=name))
+            ax.plot(
+                x,
+                places + shift[i],
+                color=style.color,
+                marker=style.marker,
+                ms=4,
+                linestyle="none",
+                clip_on=False,
+            )
+        handles.append(
+            Line2D([], [], color=style.color, marker=style.marker, ms=4, linestyle="none", label=name)
+        )
     for ax, (label, _) in zip(axes, columns, strict=True):
         for y in places[:-1]:
             ax.axhline(y + 0.5, color=FAINT, linewidth=0.5)
@@ -167,13 +177,15 @@ def length_figure(stats: CorpusStats) -> Figure:
         about = stats.sources[name]
         edges = np.maximum(about.lengths.edges, 0.5)
         ax.stairs(
-            np.array(about.lengths.counts) / about.n_documents, edges, color=look(i).color, fill=True, alpha=0.75
+            np.array(about.lengths.counts) / about.n_documents,
+            edges,
+            color=look(i).color,
+            fill=True,
+            alpha=0.75,
         )
         log_axis(ax, np.array([low, max(high, 2 * low)]), lambda v: f"{v:.0f}" if v < 1000 else size(v))
         head(ax, name, f"{size(about.n_documents)} documents, median {about.lengths.quantiles['p50']:,}")
-    return finish(
-        figure, "Lengths of documents", [_not_shown(stats)], [], "tokens", "share of the documents"
-    )
+    return finish(figure, "Lengths of documents", [_not_shown(stats)], [], "tokens", "share of the documents")
 
 
 def _not_shown(stats: CorpusStats) -> str:
