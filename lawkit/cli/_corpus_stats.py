@@ -186,7 +186,7 @@ def _show(found: CorpusStats) -> None:
             ]
             for name, domain, d in pairs
         ],
-        title=f"against held-out text: KL(domain ‖ source) in nats, {found.smoothing:g} added to each of a source's counts",
+        title=f"against held-out text: KL(domain ‖ source) in nats, {found.smoothing:g} added to a source's counts",
     )
     _output.say()
     _output.show_table(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lawkit.corpus._near import mix
-from lawkit.corpus._unigrams import PIECE, pieces
+from lawkit.corpus._unigrams import PIECE, pieces, read
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,13 +46,13 @@ def sample(tokens: np.memmap[Any, Any], most: int, eos: int) -> NDArray[Any]:
     """
     n = len(tokens)
     if n <= most:
-        return np.fromfile(tokens.filename, tokens.dtype, n)  # type: ignore[arg-type]
+        return read(tokens, 0, n)
     count = -(-most // _BLOCK)
     size = most // count
     starts = np.random.default_rng(0).permutation(np.arange(count) * (n - size) // max(count - 1, 1))
     taken = np.full((count, size + 1), eos, tokens.dtype)
     for row, start in zip(taken, starts, strict=True):
-        row[:-1] = tokens[start : start + size]
+        row[:-1] = read(tokens, int(start), size)
     return taken.ravel()
 
 
@@ -189,7 +189,7 @@ class _Sought:
             start = max(int(here[first[k]]) - _GAP, 0, -by)
             stop = min(int(here[last[k]]) + self.n + _GAP, len(self.ids), len(tokens) - by)
             ours = self.ids[start:stop]
-            differ = (ours != tokens[start + by : stop + by]) | self.marks.within(ours)
+            differ = (ours != read(tokens, start + by, stop - start)) | self.marks.within(ours)
             ends = np.r_[-1, np.flatnonzero(differ), len(ours)]
             best = max(best, int(np.diff(ends).max()) - 1)
         return best

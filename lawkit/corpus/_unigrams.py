@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Lengths", "Survey", "Zipf", "coverage", "divergence", "pieces", "survey", "zipf"]
+__all__ = ["Lengths", "Survey", "Zipf", "coverage", "divergence", "pieces", "read", "survey", "zipf"]
 
 #: Tokens that are read at once.
-PIECE = 1 << 20
+PIECE = 1 << 18
 #: Parts of a text, one after the other, between which a standard error sees how it changes.
 _PARTS = 32
 #: Counts of all parts together: a large vocabulary has fewer parts.
@@ -25,23 +26,17 @@ _LONGEST = 1 << 20
 _LEAST = 20
 
 
-def pieces(
-    tokens: np.memmap[Any, Any], size: int = PIECE, overlap: int = 0
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Read a file of tokens in pieces, each with where it starts.
+def read(tokens: np.memmap[Any, Any], start: int, count: int) -> NDArray[Any]:
+    """Read tokens of a corpus from their file, so that what was read does not stay in memory as a map would."""
+    return np.fromfile(
+        os.fspath(tokens.filename or ""), tokens.dtype, count, offset=start * tokens.dtype.itemsize
+    )
 
-    Parameters
-    ----------
-    tokens : memmap
-        From a corpus. The file is read rather than mapped, so that what was read does not stay in memory.
-    size : int
-        Tokens of a piece.
-    overlap : int
-        How many tokens of the next piece each has at its end.
-    """
+
+def pieces(tokens: np.memmap[Any, Any], size: int, overlap: int = 0) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Read tokens in pieces of `size`, each with where it starts and the first `overlap` tokens of the next."""
     for start in range(0, len(tokens), size):
-        count = min(size + overlap, len(tokens) - start)
-        yield start, np.fromfile(tokens.filename, tokens.dtype, count, offset=start * tokens.dtype.itemsize)  # type: ignore[arg-type]
+        yield start, read(tokens, start, min(size + overlap, len(tokens) - start))
 
 
 @dataclass(frozen=True, kw_only=True)
