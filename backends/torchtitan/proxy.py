@@ -132,7 +132,7 @@ def _evaluate(run: Path, corpus: str, domains: Sequence[str]) -> dict[str, np.nd
 
     device = prepare()
     import torch
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     from lawkit.backends.torchtitan.evaluate import token_losses
     from lawkit.backends.torchtitan.model import model_spec
@@ -144,7 +144,7 @@ def _evaluate(run: Path, corpus: str, domains: Sequence[str]) -> dict[str, np.nd
     with torch.no_grad():
         model.init_weights(buffer_device=None)  # what is not in a checkpoint: the angles of the positions
     state = model.state_dict()
-    dcp.load(state, checkpoint_id=run / "checkpoint" / f"step-{_last_step(run)}", no_dist=True)
+    load(state, checkpoint_id=run / "checkpoint" / f"step-{_last_step(run)}", no_dist=True)
     model.load_state_dict(state)
     model.to(device).eval()
     together = max(1, _MOST_LOGITS // (length * spec.vocab_size))

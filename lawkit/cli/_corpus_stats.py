@@ -13,8 +13,7 @@ from lawkit.cli._options import files_by_name, reading_options
 from lawkit.cli._types import SIZE
 
 if TYPE_CHECKING:
-    from lawkit.corpus import CorpusStats
-    from lawkit.corpus.statistics import RareToken
+    from lawkit.corpus import CorpusStats, RareToken
 
 _BARS = " ▁▂▃▄▅▆▇█"
 #: Rare tokens that a table names for each source and domain.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from lawkit.corpus._results import CorpusStats, DomainStats, RareToken, SourceStats
 from lawkit.corpus.builder import Progress, build
 from lawkit.corpus.reader import Corpus, open_corpus
-from lawkit.corpus.statistics import CorpusStats, DomainStats, SourceStats, stats
+from lawkit.corpus.statistics import stats
 from lawkit.errors import CorpusError
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "CorpusStats",
     "DomainStats",
     "Progress",
+    "RareToken",
     "SourceStats",
     "build",
     "open_corpus",
