@@ -462,6 +462,7 @@ def proxy(corpus, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_proxy_loses_what_its_run_recorded(corpus, proxy):
     from lawkit.backends.torchtitan.proxy import proxy_losses
     from lawkit.backends.torchtitan.records import Records
@@ -492,6 +493,7 @@ def test_a_proxy_loses_what_its_run_recorded(corpus, proxy):
     ]
 
 
+@pytest.mark.slow
 def test_a_proxy_of_another_kind_is_refused(corpus, proxy, tmp_path, monkeypatch):
     text = tmp_path / "a.jsonl"
     text.write_text("".join(json.dumps({"text": t}) + "\n" for t in PROSE), encoding="utf-8")
