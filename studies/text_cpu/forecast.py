@@ -19,8 +19,10 @@ SIZES, TOKENS = ("27k", "83k"), (500_000, 1_000_000)
 #: Mixtures of the candidates.
 CANDIDATES = 64
 LEVEL = 0.9
+#: The kind of text for which alone a mixture is sought too.
+ONE_KIND = "docs"
 #: What decision.csv compares, in its order; `train` writes it so.
-DECISION = ("optimum", "uniform", "natural")
+DECISION = ("optimum", f"optimum for {ONE_KIND}", "uniform", "natural")
 
 
 def recorded() -> Runs:
@@ -81,25 +83,26 @@ def seed_noise(runs: Runs) -> dict[str, float]:
 
 
 def decision() -> dict[str, Any]:
-    """What came of the mixture that the smaller sizes said is best for the largest, when it was trained.
+    """What came of the mixtures that the smaller sizes said are best for the largest, when they were trained.
 
     Returns
     -------
     dict
-        `mixtures`: of each the weights, how often it was trained, the mean over domains of its losses (`loss`) and the
-        standard error of that over seeds (`se`); the first is the optimum.
+        `mixtures`: of each of `DECISION` the weights, how often it was trained, and the mean over seeds with its
+        standard error of the mean over all kinds of text (`mean`) and of ONE_KIND's loss.
     """
     runs = lawkit.read_runs(HERE / "decision.csv")
     _, first, group = np.unique(runs.weights.round(6), axis=0, return_index=True, return_inverse=True)
+    values = {"mean": runs.losses.mean(1), ONE_KIND: runs.losses[:, runs.domains.index(ONE_KIND)]}
     found = []
     for g in np.argsort(first):
-        losses = runs.losses[group == g].mean(1)
+        of = {name: value[group == g] for name, value in values.items()}
         found.append(
             {
                 "weights": dict(zip(runs.sources, runs.weights[first[g]].tolist(), strict=True)),
-                "n_runs": len(losses),
-                "loss": float(losses.mean()),
-                "se": float(losses.std(ddof=1) / len(losses) ** 0.5),
+                "n_runs": int((group == g).sum()),
+                "loss": {name: float(v.mean()) for name, v in of.items()},
+                "se": {name: float(v.std(ddof=1) / len(v) ** 0.5) for name, v in of.items()},
             }
         )
     return {

@@ -10,6 +10,7 @@ import numpy as np
 from lawkit.cli import _output
 from lawkit.cli._output import number, percent, size
 from lawkit.studies._page import paragraph, title
+from lawkit.studies.text_cpu.forecast import DECISION, ONE_KIND
 
 
 def show(part: str, value: Mapping[str, Any]) -> None:
@@ -55,29 +56,33 @@ def _holdout(value: Mapping[str, Any]) -> None:
 
 
 def _decision(value: Mapping[str, Any]) -> None:
-    title("2. Its best mixture, when trained")
-    paragraph(f"""The mixture that this law says is best for {size(value["n_params"])} parameters and
-        {size(value["n_tokens"])} tokens, beside equal shares and the proportions in which the texts exist; each
-        trained several times. Loss: mean over the kinds and seeds, with its standard error.""")
+    title("2. Its best mixtures, when trained")
     mixtures = value["mixtures"]
-    sources = list(next(iter(mixtures.values()))["weights"])
+    first = next(iter(mixtures.values()))
+    paragraph(f"""The mixtures that this law says are best for {size(value["n_params"])} parameters and
+        {size(value["n_tokens"])} tokens, for the mean over the kinds and for {ONE_KIND} alone, beside equal shares and
+        the proportions in which the texts exist: losses, mean over {first["n_runs"]} seeds.""")
+    sources = list(first["weights"])
     _output.show_table(
-        ["mixture", "loss", "s.e.", "seeds", *sources],
+        ["mixture", *first["loss"], *sources],
         [
             [
-                name, f"{m['loss']:.4f}", f"{m['se']:.4f}", str(m["n_runs"]),
+                name,
+                *(f"{m['loss'][k]:.3f}±{m['se'][k]:.3f}" for k in m["loss"]),
                 *(f"{m['weights'][s]:.2f}" for s in sources),
             ]
             for name, m in mixtures.items()
         ],
-    )  # fmt: skip
-    best = mixtures["optimum"]
-    for name, other in list(mixtures.items())[1:]:
-        gain, se = other["loss"] - best["loss"], float(np.hypot(other["se"], best["se"]))
-        verdict = (
-            "better than" if gain > 2 * se else "worse than" if gain < -2 * se else "not told apart from"
-        )
-        paragraph(f"The optimum is {verdict} {name}: {gain:+.4f} nats, standard error {se:.4f}.")
+    )
+    _output.say()
+    for best, of in zip(DECISION[:2], ("mean", ONE_KIND), strict=True):
+        for other in DECISION[2:]:
+            gain = mixtures[other]["loss"][of] - mixtures[best]["loss"][of]
+            se = float(np.hypot(mixtures[other]["se"][of], mixtures[best]["se"][of]))
+            verdict = (
+                "better than" if gain > 2 * se else "worse than" if gain < -2 * se else "not told apart from"
+            )
+            paragraph(f"For {of}, {best} is {verdict} {other}: {gain:+.3f} nats, standard error {se:.3f}.")
 
 
 def _optimum(value: Mapping[str, Any]) -> None:
