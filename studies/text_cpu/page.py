@@ -10,7 +10,7 @@ import numpy as np
 from lawkit.cli import _output
 from lawkit.cli._output import number, percent, size
 from lawkit.studies._page import paragraph, title
-from lawkit.studies.text_cpu.forecast import DECISION, ONE_KIND
+from lawkit.studies.text_cpu.forecast import DECISION, FEW
 
 
 def show(part: str, value: Mapping[str, Any]) -> None:
@@ -60,7 +60,7 @@ def _decision(value: Mapping[str, Any]) -> None:
     mixtures = value["mixtures"]
     first = next(iter(mixtures.values()))
     paragraph(f"""The mixtures that this law says are best for {size(value["n_params"])} parameters and
-        {size(value["n_tokens"])} tokens, for the mean over the kinds and for {ONE_KIND} alone, beside equal shares and
+        {size(value["n_tokens"])} tokens, for all kinds alike and for {" and ".join(FEW)} alone, beside equal shares and
         the proportions in which the texts exist: losses, mean over {first["n_runs"]} seeds.""")
     sources = list(first["weights"])
     _output.show_table(
@@ -75,7 +75,7 @@ def _decision(value: Mapping[str, Any]) -> None:
         ],
     )
     _output.say()
-    for best, of in zip(DECISION[:2], ("mean", ONE_KIND), strict=True):
+    for best, of in zip(DECISION[:2], first["loss"], strict=True):
         for other in DECISION[2:]:
             gain = mixtures[other]["loss"][of] - mixtures[best]["loss"][of]
             se = float(np.hypot(mixtures[other]["se"][of], mixtures[best]["se"][of]))

@@ -56,13 +56,13 @@ def prepare_decision(folder: Path, corpus: Corpus) -> Path:
     """Specify the runs that put the decision to the test, in a folder of their own, and return it.
 
     The mixtures that the two smaller sizes say are best for the largest, for the mean over the kinds of text and for
-    one kind alone, equal shares, and the proportions in which the texts exist: each at the largest size with three
+    two kinds alone, equal shares, and the proportions in which the texts exist: each at the largest size with three
     seeds.
     """
     import numpy as np
 
     import lawkit
-    from lawkit.studies.text_cpu.forecast import ONE_KIND, given, holdout
+    from lawkit.studies.text_cpu.forecast import FEW, given, holdout
 
     runs = lawkit.read_runs(folder / "runs.csv")
     _, fit = holdout(runs)
@@ -70,7 +70,7 @@ def prepare_decision(folder: Path, corpus: Corpus) -> Path:
     tokens = {s: corpus.n_tokens(s) for s in corpus.sources}
     mixtures = [
         lawkit.optimize_mixture(fit, **at).weights,
-        lawkit.optimize_mixture(fit, **at, target={ONE_KIND: 1.0}).weights,
+        lawkit.optimize_mixture(fit, **at, target=FEW).weights,
         dict.fromkeys(corpus.sources, 1 / len(corpus.sources)),
         {s: n / sum(tokens.values()) for s, n in tokens.items()},
     ]
