@@ -1,182 +1,252 @@
-"""Branch and bound over the capacity law's convex relaxations; see `lawkit.mixture.capacity`."""
+"""The capacity law's optimum, global and proven, though the loss is not convex in the weights.
+
+Given m, the log of the inner problem's multiplier, everything is separable in the weights, and `lower_bounds` bounds the
+loss over a box of weights for a whole range of m at once. At the optimum its prices are those of the optimality
+conditions, so that one local search of a box nearly always is the proof as well, once its range of m is cut into bands.
+Where the bound stays low in ever narrower bands (upper limits may make it pay to leave weights unspent, and a source may
+do well both at its floor and far above), the box is cut at the weight that the bound would rather have elsewhere.
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from lawkit.errors import OptimizeError
-from lawkit.mixture._cones import SolverError
-from lawkit.mixture._form import Scale
-from lawkit.mixture.capacity import ABOVE, AT_FLOOR, UNDECIDED, Branch, CapacityForm, Point
-from lawkit.mixture.problem import MixtureProblem
-from lawkit.mixture.smooth import Derivatives, minimise, multi_start
+from lawkit.mixture._capacity_bound import Prices, lower_bounds
+from lawkit.mixture.capacity import CapacityObjective
+from lawkit.mixture.feasible import strict_start
+from lawkit.mixture.polytope import Polytope, linear_program
+from lawkit.mixture.smooth import minimise_full
 
-#: A branch that cannot beat the best mixture by more than this many nats is closed.
-CLOSED = 1e-9
-#: The same once boxes have to be split: halving a box quarters its error, so the last digits cost most.
-CLOSED_BOX = 5e-7
+#: A box that cannot beat the best mixture by more than this many nats is closed.
+CLOSED = 1e-8
+#: Bands that a range of m is cut into, rounds of it at most, and bands that are worth another round.
+BANDS, ROUNDS, MOST_BANDS = 8, 12, 64
+#: A round of cutting has to leave no more than this part of the gap.
+SHRINKS = 0.3
 
 
-@dataclass(frozen=True)
-class CapacitySolution:
-    """The best mixture found and the proven bound.
-
-    Attributes
-    ----------
-    h
-        Mixture (K,).
-    lower_bound
-        No feasible mixture has a lower loss.
-    """
+class Found(NamedTuple):
+    """A mixture (K,) with what proves it: weights of the losses (1, used), prices of the constraints (c,)."""
 
     h: np.ndarray
+    value: float
+    weights: np.ndarray
+    outer: np.ndarray
     lower_bound: float
 
 
-def solve(
-    parameters: Mapping[str, Any],
-    scale: Scale,
-    problem: MixtureProblem,
-    derivatives: Derivatives,
-    max_programs: int = 60,
-) -> CapacitySolution:
+class Local(NamedTuple):
+    """Where the local search of a box ended: a mixture (K,), its s, u and m, and prices."""
+
+    h: np.ndarray
+    s: np.ndarray
+    u: np.ndarray
+    m: float
+    prices: Prices
+    weights: np.ndarray
+    outer: np.ndarray
+
+
+@dataclass(frozen=True)
+class Box:
+    """Limits (K,) of the weights and of m, and the local search whose prices bound it."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    m_low: float
+    m_high: float
+    local: Local
+
+
+def solve(objective: CapacityObjective, polytope: Polytope, max_boxes: int = 400) -> Found:
     """The best mixture, with a bound on what any mixture could reach.
 
     Parameters
     ----------
-    parameters, scale, problem
-        As for `CapacityForm`.
-    derivatives
-        The law's own objective: it polishes and judges every mixture.
-    max_programs
-        Convex programs to solve before the remaining branches are left open.
+    objective, polytope
+        What is minimised, and the linear limits with room inside.
+    max_boxes
+        Boxes to bound before the rest is left open.
 
     Raises
     ------
     OptimizeError
-        If the parameters read here do not give the law's own loss.
+        As `strict_start`, and if the parameters read here do not give the law's own loss.
     """
-    return _Search(CapacityForm(parameters, scale, problem), problem, derivatives).run(max_programs)
+    return _Search(objective, polytope).run(max_boxes)
 
 
 class _Search:
-    def __init__(self, form: CapacityForm, problem: MixtureProblem, derivatives: Derivatives) -> None:
-        self.form, self.problem, self.derivatives = form, problem, derivatives
-        self.best, self.value = problem.interior(), np.inf
-        self.point: Point | None = None
-        self.proven = np.inf  # over all branches that are closed
+    def __init__(self, objective: CapacityObjective, polytope: Polytope) -> None:
+        self.objective, self.form, self.polytope = objective, objective.form, polytope
+        self.best: Local | None = None
+        self.h, self.value = polytope.center, np.inf
+        self.proven = np.inf  # over all boxes that are closed
         self.order = itertools.count()
-        self.open: list[tuple[float, int, Branch]] = []
+        self.open: list[tuple[float, int, Box]] = []
 
-    def run(self, max_programs: int) -> CapacitySolution:
-        K = len(self.problem.sources)
-        floor_bounds = self.form.floor_bounds()
-        # Nearly always no source is at its floor: that branch first, for a mixture to beat.
-        self.visit(self.form.whole(np.full(K, ABOVE)), -np.inf, floor_bounds)
-        if self.point is None:
-            self.consider(self.problem.interior())
-        ruled_out = floor_bounds >= self.value - CLOSED
-        self.proven = min(self.proven, float(np.min(floor_bounds[ruled_out], initial=np.inf)))
-        for i in np.flatnonzero(~ruled_out):
-            # One branch for each source that may be at its floor, earlier ones then being above it.
-            state = np.where(ruled_out | (np.arange(K) < i), ABOVE, UNDECIDED)
-            state[i] = AT_FLOOR
-            self.push(float(floor_bounds[i]), self.form.whole(state))
-        programs = 1
-        while self.open and programs < max_programs:
-            inherited, _, branch = heapq.heappop(self.open)
-            if inherited >= self.value - CLOSED:
-                self.proven = min(self.proven, inherited)
+    def run(self, max_boxes: int) -> Found:
+        p = self.polytope
+        root = self.searched(p, 1e-2)
+        self.visit(Box(p.lower, p.upper, *self.range(p.lower, p.upper), root), -np.inf)
+        for _ in range(max_boxes):
+            if not self.open or self.open[0][0] >= self.value - CLOSED:
+                break
+            inherited, _, box = heapq.heappop(self.open)
+            self.visit(box, inherited)
+        best = self.best
+        assert best is not None
+        bound = min(self.proven, *(b for b, _, _ in self.open), self.value)
+        return Found(self.h, self.value, best.weights, best.outer, float(bound))
+
+    def range(self, lower: np.ndarray, upper: np.ndarray) -> tuple[float, float]:
+        """What m can be: it rises with every weight."""
+        low, high = (self.form.inner(np.log(h)).m for h in (lower, upper))
+        return low - 1e-9, high + 1e-9
+
+    def searched(self, polytope: Polytope, barrier: float) -> Local:
+        """A local search of a polytope; its mixture is kept if it is the best so far."""
+        objective, begin = self.objective, polytope.center
+        objective.rounding = 0.0
+        if objective.constrained:
+            begin = strict_start(objective, polytope, [begin])
+        found = minimise_full(objective, polytope, begin, barrier, corners=True)
+        local = self.priced(polytope, found.h, found.rows, found.outer, found.barrier)
+        objective.rounding = 0.0
+        for h in (found.h, polytope.snap(found.h, 1e-8)):
+            if objective.constrained and not (objective.constraints(h)[0] <= 1e-12).all():
                 continue
-            self.visit(branch, inherited, floor_bounds)
-            programs += 1
-        bound = min([self.proven, *(b for b, _, _ in self.open)])
-        if bound < self.value - CLOSED_BOX:  # not proven: look elsewhere too
-            for found in multi_start(self.derivatives, self.problem, starts=2, max_iterations=40):
-                self.consider(found.h)
-        return CapacitySolution(self.best, float(min(bound, self.value)))
+            value, _ = objective.exact(h)
+            if value < self.value:
+                self.h, self.value, self.best = h, value, local
+        return local
 
-    def push(self, bound: float, branch: Branch) -> None:
-        heapq.heappush(self.open, (bound, next(self.order), branch))
+    def priced(
+        self, polytope: Polytope, h: np.ndarray, rows: np.ndarray, outer: np.ndarray, barrier: float
+    ) -> Local:
+        """Prices of the optimality conditions at a mixture, with the multipliers that the search ended with."""
+        objective, form, problem = self.objective, self.form, self.objective.problem
+        weights = objective.weights(h, barrier)
+        _, slope = objective.lagrangian(h, weights, outer)
+        by_source = np.zeros(len(h))
+        np.add.at(by_source, objective.place[objective.used], weights[0])
+        ceilings = outer[: len(objective.ceilings)]
+        np.add.at(by_source, objective.place[objective.ceilings], ceilings)
+        constant = float(by_source @ form.E - ceilings @ objective.most)
+        linear = np.zeros(len(h))
+        if len(outer) > len(ceilings) and (prior := problem.prior) is not None:
+            # The divergence is convex: at least its tangent here.
+            used = prior > 0
+            steep = outer[-1] * np.where(used, np.log(np.where(used, h / np.where(used, prior, 1.0), 1.0)) + 1, 0.0)
+            linear += steep
+            constant += -outer[-1] * problem.max_kl - float(outer[-1] * h[used].sum())
+        count = len(polytope.most)
+        y, w = np.maximum(rows[:count], 0.0), rows[count:]
+        sums = y @ polytope.rows + w @ polytope.equal[1:]
+        constant -= float(y @ polytope.most + w @ polytope.equal_to[1:])
+        price = polytope.unit_price(slope + sums)
+        linear += sums - price
+        constant += price
+        m, u, moves, _ = form.inner(np.log(h), objective.rounding)
+        gain, x = by_source * form.c * form.b * np.exp(-form.b * u), np.exp(u)
+        share = moves / (form.b + 1)
+        q = float(share @ gain / (share @ x))
+        prices = Prices(by_source, linear, q, share * (q * x - gain), constant)
+        return Local(h, np.log(h), u, m, prices, weights, outer)
 
-    def visit(self, branch: Branch, inherited: float, floor_bounds: np.ndarray) -> None:
-        """Bound one branch, try its mixture, and close or split it."""
-        solved = True
-        try:
-            at = self.form.relaxed(branch)
-        except SolverError:
-            # Also where it says that the branch is empty: only the linear program's bound may close it.
-            solved = False
-            at = Point((branch.u_low + branch.u_high) / 2, (branch.s_low + branch.s_high) / 2, 0.0)
-        found, branch = self.form.bound(at, branch, self.value)
-        bound = max(inherited, found)
-        if solved and bound < self.value - CLOSED:
-            h = np.exp(at.s)
-            self.consider(self.problem.snap(h / h.sum(), 0.0))
-        if self.point is not None and bound < self.value - CLOSED:
-            found, branch = self.form.bound(self.point, branch, self.value)
-            bound = max(bound, found)
-        free = np.flatnonzero(branch.state == UNDECIDED)
-        if bound >= self.value - (CLOSED if len(free) else CLOSED_BOX):
+    def bounded(self, box: Box) -> tuple[float, tuple[float, float], np.ndarray]:
+        """A bound over a box, the range of m that is left, and where the sources (K,) would rather be there."""
+        s_low, s_high = np.log(box.lower), np.log(box.upper)
+        low, high = np.array([box.m_low]), np.array([box.m_high])
+        closed, gap = np.inf, np.inf
+        for k in range(ROUNDS):
+            found = lower_bounds(self.form, box.local.prices, s_low, s_high, low, high)
+            open_ = found.bound < self.value - CLOSED
+            closed = min(closed, float(found.bound[~open_].min(initial=np.inf)))
+            if not open_.any():
+                return closed, (0.0, 0.0), box.local.s
+            i = int(np.argmin(found.bound))
+            left, low, high = self.value - found.bound[i], low[open_], high[open_]
+            if (k > 2 and left > SHRINKS * gap) or len(low) * BANDS > MOST_BANDS * BANDS or k == ROUNDS - 1:
+                break
+            gap = left
+            edges = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, BANDS + 1)
+            low, high = edges[:, :-1].ravel(), edges[:, 1:].ravel()
+        return min(closed, float(found.bound[i])), (float(low.min()), float(high.max())), found.s[i]
+
+    def visit(self, box: Box, inherited: float) -> None:
+        """Bound one box and close or split it."""
+        bound, (m_low, m_high), rather = self.bounded(box)
+        bound = max(bound, inherited)
+        if bound >= self.value - CLOSED:
             self.proven = min(self.proven, bound)
             return
-        if len(free):
-            slack = at.m + (self.form.b + 1) * at.u - self.form.offset - at.s
-            i = int(free[np.argmax(np.minimum(slack, at.u - self.form.log_floor)[free])])
-            for choice in (AT_FLOOR, ABOVE):
-                state = branch.state.copy()
-                state[i] = choice
-                if choice == AT_FLOOR:
-                    high = branch.u_high.copy()
-                    high[i] = self.form.log_floor
-                    if branch.u_low[i] <= high[i]:
-                        self.push(max(bound, floor_bounds[i]), replace(branch, state=state, u_high=high))
-                else:
-                    self.push(bound, replace(branch, state=state))
+        box = replace(box, m_low=m_low, m_high=m_high)
+        far = np.abs(rather - np.clip(box.local.s, np.log(box.lower), np.log(box.upper)))
+        i = int(np.argmax(far))
+        if far[i] < 1e-7:
+            self.push_range(box, bound)
             return
-        self.split_box(branch, at, bound)
+        cut = float(np.exp(0.5 * (rather[i] + np.clip(box.local.s[i], np.log(box.lower[i]), np.log(box.upper[i])))))
+        for side in ("lower", "upper"):
+            limit = getattr(box, side).copy()
+            limit[i] = cut
+            self.push(replace(box, **{side: limit}), bound)
 
-    def split_box(self, branch: Branch, at: Point, bound: float) -> None:
-        """Two halves of the box, cut where the secant is furthest above the exponential."""
-        cuts = []
-        for part, x, limit in (("u", at.u, self.form.log_capacity), ("s", at.s, 0.0)):
-            low, high = getattr(branch, f"{part}_low"), getattr(branch, f"{part}_high")
-            middle = np.clip(x, low + 0.2 * (high - low), high - 0.2 * (high - low))
-            weight = np.where(high > low, (middle - low) / np.where(high > low, high - low, 1.0), 0.0)
-            chord = np.exp(low - limit) + weight * (np.exp(high - limit) - np.exp(low - limit))
-            error = chord - np.exp(middle - limit)
-            i = int(np.argmax(error))
-            cuts.append((float(error[i]), part, i, float(middle[i])))
-        _, part, i, cut = max(cuts)
-        for side, end in (("high", "low"), ("low", "high")):
-            edge = getattr(branch, f"{part}_{side}").copy()
-            if abs(cut - getattr(branch, f"{part}_{end}")[i]) < 1e-9:
-                self.proven = min(self.proven, bound)  # nothing left to split
+    def push_range(self, box: Box, bound: float) -> None:
+        """Halves of the range of m."""
+        middle = 0.5 * (box.m_low + box.m_high)
+        if box.m_high - box.m_low < 1e-12:
+            self.proven = min(self.proven, bound)  # nothing left to split
+            return
+        for part in (replace(box, m_high=middle), replace(box, m_low=middle)):
+            heapq.heappush(self.open, (bound, next(self.order), part))
+
+    def push(self, box: Box, bound: float) -> None:
+        """A box without what its limits exclude, searched unless its parent's mixture is in it."""
+        lower, upper = box.lower, box.upper
+        lower = np.maximum(lower, 1 - (upper.sum() - upper) - 1e-12)
+        upper = np.minimum(upper, 1 - (lower.sum() - lower) + 1e-12)
+        if (lower > upper + 1e-12).any():
+            return
+        low, high = self.range(lower, upper)
+        box = replace(
+            box, lower=lower, upper=np.maximum(lower, upper), m_low=max(low, box.m_low), m_high=min(high, box.m_high)
+        )  # fmt: skip
+        if box.m_low > box.m_high:
+            return
+        h = box.local.h
+        if (h < lower - 1e-9).any() or (h > upper + 1e-9).any():
+            part = replace(self.polytope, lower=box.lower, upper=box.upper)
+            if _empty(part):
                 return
-            edge[i] = cut
-            self.push(bound, replace(branch, **{f"{part}_{side}": edge}))
+            try:
+                box = replace(box, local=self.searched(part.inner(), 1e-2))
+            except OptimizeError:
+                pass  # too narrow to search: its parent's prices bound it
+        heapq.heappush(self.open, (bound, next(self.order), box))
 
-    def consider(self, h: np.ndarray) -> None:
-        """Keep a mixture, polished, if it is the best so far."""
-        if self.point is not None and self.form.objective(self.form.point(h)) >= self.value - CLOSED:
-            return
-        start = self.problem.interior(h, depth=1e-6)
-        polished = minimise(self.derivatives, self.problem, start=start, barrier=1e-8, max_iterations=40)
-        for mixture in (polished.h, self.problem.snap(polished.h, 1e-8)):
-            loss = self.derivatives(mixture)[0]
-            if not loss < self.value:
-                continue
-            point = self.form.point(mixture)
-            read = self.form.objective(point)
-            if abs(read - loss) > 1e-6 * abs(loss):
-                raise OptimizeError(
-                    f"the capacity program reads a loss of {read:.9g} where the law says {loss:.9g}: "
-                    "its parameters are not those of the law in 2606.08167"
-                )
-            self.best, self.value, self.point = mixture, loss, point
+
+def _empty(polytope: Polytope) -> bool:
+    """Whether no mixture keeps to the limits, proven by weak duality."""
+    if polytope.simple:
+        return polytope.lower.sum() > 1 + 1e-12 or polytope.upper.sum() < 1 - 1e-12
+    m, K = len(polytope.most), len(polytope.lower)
+    equal = np.vstack([polytope.equal[1:], -polytope.equal[1:]])
+    rows = np.vstack([polytope.rows, equal])
+    found = linear_program(
+        np.r_[np.zeros(K), 1.0], np.r_[polytope.lower, 0.0], np.r_[polytope.upper, np.inf],
+        np.r_[np.ones(K), 0.0][None], np.ones(1), np.hstack([rows, -np.ones((len(rows), 1))]),
+        np.r_[polytope.most, polytope.equal_to[1:], -polytope.equal_to[1:]],
+    )  # fmt: skip
+    if found.status != 0 or found.fun < 1e-9:
+        return found.status == 2 and bool(polytope.lower.sum() > 1 or polytope.upper.sum() < 1)
+    y = np.maximum(-found.ineqlin.marginals, 0.0)
+    q = (len(rows) - m) // 2
+    return polytope.minimum(np.zeros(K), np.r_[y[:m], y[m : m + q] - y[m + q :]]) > 1e-10
