@@ -56,11 +56,11 @@ class Prices:
 
 
 class Bounds(NamedTuple):
-    """Of n boxes: the bounds (n,), and where each source (n, K) has its least value."""
+    """Of n boxes: the bounds (n,), and the s and u where each source (n, K) has its least value."""
 
     bound: Array
-    value: Array
     s: Array
+    u: Array
 
 
 def lower_bounds(
@@ -133,36 +133,35 @@ def lower_bounds(
             + rise**2 * room * np.exp(rise * s)
         )  # fmt: skip
 
-    bend = right
+    bend, sure = right, None
     if (P < 0).any():
-        bend, sure = _inflections(
-            (a * a * noise, fall**2 * short, rise**2 * room), (a + 1, fall + 1, 1 - rise), -P, left, right
-        )
-        empty_handed = ~sure
-    else:
-        empty_handed = None
+        sizes = (a * a * noise, fall**2 * short, rise**2 * room)
+        bend, sure = _inflections(sizes, (a + 1, fall + 1, 1 - rise), -P, left, right)
     at = _least(slope, curve, left, bend)
     here, along = value(at), slope(at)
     convex = here + np.minimum(0.0, np.minimum(along * (left - at), along * (bend - at)))
     last = value(right)
     below = np.minimum(convex, last)
-    if empty_handed is not None:
+    if sure is not None:
         below = np.minimum(below, value(bend) - INFLECTION * np.maximum(0.0, -slope(bend)))
-        below = np.where(empty_handed, -np.inf, below)
+        below = np.where(sure, below, -np.inf)
     below = np.where(empty, np.inf, below)
     reached = np.where(empty, np.inf, np.minimum(here, last))
     piece = np.argmin(reached, 0)[None]
     s = np.take_along_axis(np.where(last < here, right, at), piece, 0)[0]
+    u = np.choose(
+        piece[0], [(s + offset - low) / steep, best + nothing, (s + offset - high) / steep, form.log_floor + nothing]
+    )  # fmt: skip
     total = float(mu.sum())
-    sizes = (
+    terms = (
         gain * np.exp(-b * form.log_floor) + noise * np.exp(-a * s_low) + np.abs(P) * np.exp(s_high)
         + np.abs(mu) * (np.abs(s_low) + np.abs(offset) + steep * (abs(form.log_floor) + form.log_most))
     ).sum() + 2 * q * form.capacity + abs(prices.constant) + np.abs(P).max()  # fmt: skip
     bound = (
         below.min(0).sum(1) - q * form.capacity + prices.constant - np.maximum(total * m_low, total * m_high)
-        - ROUNDING_ERROR * sizes
+        - ROUNDING_ERROR * terms
     )  # fmt: skip
-    return Bounds(bound, reached.min(0), s)
+    return Bounds(bound, s, u)
 
 
 def _least(

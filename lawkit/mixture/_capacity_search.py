@@ -9,6 +9,7 @@ do well both at its floor and far above), the box is cut at the weight that the 
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from lawkit.mixture.smooth import minimise_full
 CLOSED = 1e-8
 #: Bands that a range of m is cut into, rounds of it at most, and bands that are worth another round.
 BANDS, ROUNDS, MOST_BANDS = 8, 12, 64
+#: Steps towards better prices.
+KELLEY = 30
 #: A round of cutting has to leave no more than this part of the gap.
 SHRINKS = 0.3
 
@@ -41,27 +44,28 @@ class Found(NamedTuple):
     lower_bound: float
 
 
-class Local(NamedTuple):
-    """Where the local search of a box ended: a mixture (K,), its s, u and m, and prices."""
+class Charges(NamedTuple):
+    """`Prices` in parts: p of a unit of weight, y (r,) of the rows and further equations, q of capacity."""
 
-    h: np.ndarray
-    s: np.ndarray
-    u: np.ndarray
-    m: float
-    prices: Prices
     weights: np.ndarray
-    outer: np.ndarray
+    charge: np.ndarray
+    constant: float
+    p: float
+    y: np.ndarray
+    q: float
+    mu: np.ndarray
 
 
 @dataclass(frozen=True)
 class Box:
-    """Limits (K,) of the weights and of m, and the local search whose prices bound it."""
+    """Limits (K,) of the weights and of m, prices that bound it, and a mixture (K,) of the search that gave them."""
 
     lower: np.ndarray
     upper: np.ndarray
     m_low: float
     m_high: float
-    local: Local
+    charges: Charges
+    h: np.ndarray
 
 
 def solve(objective: CapacityObjective, polytope: Polytope, max_boxes: int = 400) -> Found:
@@ -85,151 +89,205 @@ def solve(objective: CapacityObjective, polytope: Polytope, max_boxes: int = 400
 class _Search:
     def __init__(self, objective: CapacityObjective, polytope: Polytope) -> None:
         self.objective, self.form, self.polytope = objective, objective.form, polytope
-        self.best: Local | None = None
+        self.rows = np.vstack([polytope.rows, polytope.equal[1:]])
+        self.most = np.r_[polytope.most, polytope.equal_to[1:]]
         self.h, self.value = polytope.center, np.inf
+        self.weights, self.outer = np.empty((0, 0)), np.empty(0)
         self.proven = np.inf  # over all boxes that are closed
         self.order = itertools.count()
         self.open: list[tuple[float, int, Box]] = []
 
     def run(self, max_boxes: int) -> Found:
         p = self.polytope
-        root = self.searched(p, 1e-2)
-        self.visit(Box(p.lower, p.upper, *self.range(p.lower, p.upper), root), -np.inf)
+        charges, h = self.searched(p)
+        self.visit(Box(p.lower, p.upper, *self.range(p.lower, p.upper), charges, h), -np.inf)
         for _ in range(max_boxes):
             if not self.open or self.open[0][0] >= self.value - CLOSED:
                 break
             inherited, _, box = heapq.heappop(self.open)
             self.visit(box, inherited)
-        best = self.best
-        assert best is not None
         bound = min(self.proven, *(b for b, _, _ in self.open), self.value)
-        return Found(self.h, self.value, best.weights, best.outer, float(bound))
+        return Found(self.h, self.value, self.weights, self.outer, float(bound))
 
     def range(self, lower: np.ndarray, upper: np.ndarray) -> tuple[float, float]:
         """What m can be: it rises with every weight."""
         low, high = (self.form.inner(np.log(h)).m for h in (lower, upper))
         return low - 1e-9, high + 1e-9
 
-    def searched(self, polytope: Polytope, barrier: float) -> Local:
-        """A local search of a polytope; its mixture is kept if it is the best so far."""
+    # ---- local searches --------------------------------------------------------------------------------------
+
+    def searched(self, polytope: Polytope) -> tuple[Charges, np.ndarray]:
+        """A local search of a polytope: its prices and mixture, which is kept if it is the best so far."""
         objective, begin = self.objective, polytope.center
         objective.rounding = 0.0
         if objective.constrained:
             begin = strict_start(objective, polytope, [begin])
-        found = minimise_full(objective, polytope, begin, barrier, corners=True)
-        local = self.priced(polytope, found.h, found.rows, found.outer, found.barrier)
+        found = minimise_full(objective, polytope, begin, corners=True)
+        weights = objective.weights(found.h, found.barrier)
+        charges = self.charges(polytope, found.h, weights, found.rows, found.outer)
         objective.rounding = 0.0
         for h in (found.h, polytope.snap(found.h, 1e-8)):
             if objective.constrained and not (objective.constraints(h)[0] <= 1e-12).all():
                 continue
             value, _ = objective.exact(h)
             if value < self.value:
-                self.h, self.value, self.best = h, value, local
-        return local
+                self.h, self.value, self.weights, self.outer = h, value, weights, found.outer
+        return charges, found.h
 
-    def priced(
-        self, polytope: Polytope, h: np.ndarray, rows: np.ndarray, outer: np.ndarray, barrier: float
-    ) -> Local:
-        """Prices of the optimality conditions at a mixture, with the multipliers that the search ended with."""
+    def charges(
+        self, polytope: Polytope, h: np.ndarray, weights: np.ndarray, rows: np.ndarray, outer: np.ndarray
+    ) -> Charges:
+        """Prices of the optimality conditions at a mixture, with the multipliers that a search ended with."""
         objective, form, problem = self.objective, self.form, self.objective.problem
-        weights = objective.weights(h, barrier)
         _, slope = objective.lagrangian(h, weights, outer)
+        ceilings = outer[: len(objective.ceilings)]
         by_source = np.zeros(len(h))
         np.add.at(by_source, objective.place[objective.used], weights[0])
-        ceilings = outer[: len(objective.ceilings)]
         np.add.at(by_source, objective.place[objective.ceilings], ceilings)
-        constant = float(by_source @ form.E - ceilings @ objective.most)
-        linear = np.zeros(len(h))
-        if len(outer) > len(ceilings) and (prior := problem.prior) is not None:
-            # The divergence is convex: at least its tangent here.
-            used = prior > 0
-            steep = outer[-1] * np.where(used, np.log(np.where(used, h / np.where(used, prior, 1.0), 1.0)) + 1, 0.0)
-            linear += steep
-            constant += -outer[-1] * problem.max_kl - float(outer[-1] * h[used].sum())
-        count = len(polytope.most)
-        y, w = np.maximum(rows[:count], 0.0), rows[count:]
-        sums = y @ polytope.rows + w @ polytope.equal[1:]
-        constant -= float(y @ polytope.most + w @ polytope.equal_to[1:])
-        price = polytope.unit_price(slope + sums)
-        linear += sums - price
-        constant += price
+        charge, constant = np.zeros(len(h)), float(by_source @ form.E - ceilings @ objective.most)
+        if problem.max_kl < np.inf and (prior := problem.prior) is not None:
+            # The divergence is convex: at least its tangent here. Weights that the prior lacks are fixed at zero.
+            charge = outer[-1] * (np.log(h / prior) + 1)
+            constant -= outer[-1] * (problem.max_kl + 1)
+        y = np.r_[np.maximum(rows[: len(polytope.most)], 0.0), rows[len(polytope.most) :]]
+        p = -polytope.unit_price(slope + y @ self.rows)
         m, u, moves, _ = form.inner(np.log(h), objective.rounding)
-        gain, x = by_source * form.c * form.b * np.exp(-form.b * u), np.exp(u)
-        share = moves / (form.b + 1)
+        gain, x, share = by_source * form.c * form.b * np.exp(-form.b * u), np.exp(u), moves / (form.b + 1)
         q = float(share @ gain / (share @ x))
-        prices = Prices(by_source, linear, q, share * (q * x - gain), constant)
-        return Local(h, np.log(h), u, m, prices, weights, outer)
+        return Charges(by_source, charge, constant, p, y, q, share * (q * x - gain))
 
-    def bounded(self, box: Box) -> tuple[float, tuple[float, float], np.ndarray]:
-        """A bound over a box, the range of m that is left, and where the sources (K,) would rather be there."""
-        s_low, s_high = np.log(box.lower), np.log(box.upper)
+    # ---- bounds ----------------------------------------------------------------------------------------------
+
+    def prices(self, c: Charges) -> Prices:
+        return Prices(
+            c.weights, c.charge + c.p + c.y @ self.rows, c.q, c.mu, c.constant - c.p - float(c.y @ self.most)
+        )  # fmt: skip
+
+    def bands(self, box: Box) -> tuple[float, list[tuple[float, float, float]]]:
+        """A bound over what was closed of a box, and the ranges of m left open, each with its bound, lowest first."""
+        s_low, s_high, prices = np.log(box.lower), np.log(box.upper), self.prices(box.charges)
         low, high = np.array([box.m_low]), np.array([box.m_high])
         closed, gap = np.inf, np.inf
         for k in range(ROUNDS):
-            found = lower_bounds(self.form, box.local.prices, s_low, s_high, low, high)
-            open_ = found.bound < self.value - CLOSED
-            closed = min(closed, float(found.bound[~open_].min(initial=np.inf)))
-            if not open_.any():
-                return closed, (0.0, 0.0), box.local.s
-            i = int(np.argmin(found.bound))
-            left, low, high = self.value - found.bound[i], low[open_], high[open_]
-            if (k > 2 and left > SHRINKS * gap) or len(low) * BANDS > MOST_BANDS * BANDS or k == ROUNDS - 1:
+            bound = lower_bounds(self.form, prices, s_low, s_high, low, high).bound
+            still = bound < self.value - CLOSED
+            closed = min(closed, float(bound[~still].min(initial=np.inf)))
+            bound, low, high = bound[still], low[still], high[still]
+            if not len(bound):
+                return closed, []
+            left = self.value - float(bound.min())
+            if (k > 2 and left > SHRINKS * gap) or len(low) > MOST_BANDS or k == ROUNDS - 1:
                 break
             gap = left
             edges = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, BANDS + 1)
             low, high = edges[:, :-1].ravel(), edges[:, 1:].ravel()
-        return min(closed, float(found.bound[i])), (float(low.min()), float(high.max())), found.s[i]
+        starts = np.flatnonzero(np.r_[True, low[1:] > high[:-1] + 1e-12])
+        runs = np.split(np.arange(len(low)), starts[1:])
+        return closed, sorted((float(bound[r].min()), float(low[r[0]]), float(high[r[-1]])) for r in runs)
 
     def visit(self, box: Box, inherited: float) -> None:
         """Bound one box and close or split it."""
-        bound, (m_low, m_high), rather = self.bounded(box)
-        bound = max(bound, inherited)
-        if bound >= self.value - CLOSED:
-            self.proven = min(self.proven, bound)
-            return
-        box = replace(box, m_low=m_low, m_high=m_high)
-        far = np.abs(rather - np.clip(box.local.s, np.log(box.lower), np.log(box.upper)))
-        i = int(np.argmax(far))
-        if far[i] < 1e-7:
-            self.push_range(box, bound)
-            return
-        cut = float(np.exp(0.5 * (rather[i] + np.clip(box.local.s[i], np.log(box.lower[i]), np.log(box.upper[i])))))
-        for side in ("lower", "upper"):
-            limit = getattr(box, side).copy()
-            limit[i] = cut
-            self.push(replace(box, **{side: limit}), bound)
+        closed, open_ = self.bands(box)
+        self.proven = min(self.proven, max(closed, inherited))
+        for bound, low, high in open_:
+            part = replace(box, m_low=low, m_high=high)
+            part, cut = self.improved(part)
+            if cut is None:
+                better, rest = self.bands(part)
+                self.proven = min(self.proven, max(better, bound))
+                for now, low, high in rest:
+                    self.push(replace(part, m_low=low, m_high=high), max(now, bound, inherited))
+            else:
+                i, at = cut
+                for side in ("lower", "upper"):
+                    limit = getattr(part, side).copy()
+                    limit[i] = at
+                    self.halve(replace(part, **{side: limit}), max(bound, inherited))
 
-    def push_range(self, box: Box, bound: float) -> None:
-        """Halves of the range of m."""
-        middle = 0.5 * (box.m_low + box.m_high)
-        if box.m_high - box.m_low < 1e-12:
-            self.proven = min(self.proven, bound)  # nothing left to split
-            return
-        for part in (replace(box, m_high=middle), replace(box, m_low=middle)):
-            heapq.heappush(self.open, (bound, next(self.order), part))
+    def improved(self, box: Box) -> tuple[Box, tuple[int, float] | None]:
+        """The box with prices that are best for the middle of its range of m; where none close that, a cut instead.
 
-    def push(self, box: Box, bound: float) -> None:
+        Kelley's method: the bound is concave in the prices. Where it stays low, the mixtures that the multipliers of
+        the last program average differ in a source, which is then cut at their mean.
+        """
+        c, m = box.charges, np.full(1, 0.5 * (box.m_low + box.m_high))
+        s_low, s_high = np.log(box.lower), np.log(box.upper)
+        r, free = len(c.y), len(self.polytope.most)
+        start = np.r_[c.p, c.q, c.y]
+        size = np.r_[1.0, self.value / self.form.capacity, np.ones(r)]
+        values, slopes, points, mixtures = [], [], [], []
+        theta, enough = start, self.value - CLOSED
+        reach = 1.0
+        for _ in range(KELLEY):
+            now = c._replace(p=float(theta[0]), q=float(theta[1]), y=theta[2:], mu=np.zeros_like(c.mu))
+            found = lower_bounds(self.form, self.prices(now), s_low, s_high, m, m)
+            h, x = np.exp(found.s[0]), np.exp(found.u[0])
+            values.append(float(found.bound[0]))
+            slopes.append(np.r_[h.sum() - 1, x.sum() - self.form.capacity, self.rows @ h - self.most] * size)
+            points.append((theta - start) / size)
+            mixtures.append(h)
+            a, v = np.array(slopes), np.array(values)
+            lowest = np.full(2 + r, -reach)
+            lowest[1] = max(-reach, -start[1] / size[1])
+            lowest[2 : 2 + free] = np.maximum(-reach, -start[2 : 2 + free])
+            program = linear_program(
+                np.r_[np.zeros(2 + r), -1.0], np.r_[lowest, -np.inf], np.r_[np.full(2 + r, reach), np.inf], None, None,
+                np.hstack([-a, np.ones((len(v), 1))]), v - (a * np.array(points)).sum(1),
+            )  # fmt: skip
+            if program.status != 0:
+                break
+            top, step = -program.fun, program.x[:-1]
+            if (np.abs(step) > 0.999 * reach).any() and top > v.max():
+                reach *= 4
+            elif top < enough:
+                break
+            if v.max() > enough and top - v.max() < 0.3 * (top - enough):
+                break
+            theta = start + size * step
+        k = int(np.argmax(values))
+        if values[k] >= enough:
+            return self.with_prices(box, start + size * points[k], float(m[0])), None
+        share = np.maximum(-program.ineqlin.marginals, 0.0) if program.status == 0 else np.ones(len(values))
+        share /= share.sum()
+        mean = share @ np.array(mixtures)
+        spread = share @ (np.array(mixtures) - mean) ** 2
+        i = int(np.argmax(spread / (box.upper - box.lower + 1e-300) * (box.upper > box.lower)))
+        return box, (i, float(mean[i]))
+
+    def with_prices(self, box: Box, theta: np.ndarray, m: float) -> Box:
+        """The box with other prices, and mu as they ask for at a given m."""
+        form, c = self.form, box.charges._replace(p=float(theta[0]), q=float(theta[1]), y=theta[2:])
+        prices = self.prices(c._replace(mu=np.zeros_like(c.mu)))
+        at = np.full(1, m)
+        found = lower_bounds(form, prices, np.log(box.lower), np.log(box.upper), at, at)
+        u, s = found.u[0], found.s[0]
+        gain, x = c.weights * form.c * form.b * np.exp(-form.b * u), np.exp(u)
+        above = u > form.log_floor + 1e-9
+        mu = np.where(above, (c.q * x - gain) / (form.b + 1), 0.0)
+        return replace(box, charges=c._replace(mu=mu))
+
+    def halve(self, box: Box, bound: float) -> None:
         """A box without what its limits exclude, searched unless its parent's mixture is in it."""
         lower, upper = box.lower, box.upper
         lower = np.maximum(lower, 1 - (upper.sum() - upper) - 1e-12)
         upper = np.minimum(upper, 1 - (lower.sum() - lower) + 1e-12)
         if (lower > upper + 1e-12).any():
             return
+        upper = np.maximum(lower, upper)
         low, high = self.range(lower, upper)
-        box = replace(
-            box, lower=lower, upper=np.maximum(lower, upper), m_low=max(low, box.m_low), m_high=min(high, box.m_high)
-        )  # fmt: skip
+        box = replace(box, lower=lower, upper=upper, m_low=max(low, box.m_low), m_high=min(high, box.m_high))
         if box.m_low > box.m_high:
             return
-        h = box.local.h
-        if (h < lower - 1e-9).any() or (h > upper + 1e-9).any():
-            part = replace(self.polytope, lower=box.lower, upper=box.upper)
+        if (box.h < lower - 1e-9).any() or (box.h > upper + 1e-9).any():
+            part = replace(self.polytope, lower=lower, upper=upper)
             if _empty(part):
                 return
-            try:
-                box = replace(box, local=self.searched(part.inner(), 1e-2))
-            except OptimizeError:
-                pass  # too narrow to search: its parent's prices bound it
+            with contextlib.suppress(OptimizeError):  # too narrow to search: its parent's prices bound it
+                charges, h = self.searched(part.inner())
+                box = replace(box, charges=charges, h=h)
+        self.push(box, bound)
+
+    def push(self, box: Box, bound: float) -> None:
         heapq.heappush(self.open, (bound, next(self.order), box))
 
 
