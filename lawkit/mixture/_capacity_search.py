@@ -25,7 +25,7 @@ from lawkit.mixture.polytope import Polytope, linear_program
 from lawkit.mixture.smooth import minimise_full
 
 #: A box that cannot beat the best mixture by more than this many nats is closed.
-CLOSED = 1e-8
+CLOSED = 1e-7
 #: Bands that a range of m is cut into, rounds of it at most, and bands that are worth another round.
 BANDS, ROUNDS, MOST_BANDS = 8, 12, 64
 #: Steps towards better prices.
@@ -58,14 +58,15 @@ class Charges(NamedTuple):
 
 @dataclass(frozen=True)
 class Box:
-    """Limits (K,) of the weights and of m, prices that bound it, and a mixture (K,) of the search that gave them."""
+    """Limits (K,) of the weights and of m, prices that bound it, those of a search first, and where (K,) that ended."""
 
     lower: np.ndarray
     upper: np.ndarray
     m_low: float
     m_high: float
-    charges: Charges
+    charges: tuple[Charges, ...]
     h: np.ndarray
+    narrowed: bool = False
 
 
 def solve(objective: CapacityObjective, polytope: Polytope, max_boxes: int = 400) -> Found:
@@ -100,7 +101,7 @@ class _Search:
     def run(self, max_boxes: int) -> Found:
         p = self.polytope
         charges, h = self.searched(p)
-        self.visit(Box(p.lower, p.upper, *self.range(p.lower, p.upper), charges, h), -np.inf)
+        self.visit(Box(p.lower, p.upper, *self.range(p.lower, p.upper), (charges,), h), -np.inf)
         for _ in range(max_boxes):
             if not self.open or self.open[0][0] >= self.value - CLOSED:
                 break
@@ -165,11 +166,16 @@ class _Search:
 
     def bands(self, box: Box) -> tuple[float, list[tuple[float, float, float]]]:
         """A bound over what was closed of a box, and the ranges of m left open, each with its bound, lowest first."""
-        s_low, s_high, prices = np.log(box.lower), np.log(box.upper), self.prices(box.charges)
+        s_low, s_high, prices = np.log(box.lower), np.log(box.upper), [self.prices(c) for c in box.charges]
         low, high = np.array([box.m_low]), np.array([box.m_high])
         closed, gap = np.inf, np.inf
         for k in range(ROUNDS):
-            bound = lower_bounds(self.form, prices, s_low, s_high, low, high).bound
+            bound = lower_bounds(self.form, prices[0], s_low, s_high, low, high).bound
+            for other in prices[1:]:
+                if not (still := bound < self.value - CLOSED).any():
+                    break
+                new = lower_bounds(self.form, other, s_low, s_high, low[still], high[still]).bound
+                bound[still] = np.maximum(bound[still], new)
             still = bound < self.value - CLOSED
             closed = min(closed, float(bound[~still].min(initial=np.inf)))
             bound, low, high = bound[still], low[still], high[still]
@@ -186,23 +192,24 @@ class _Search:
         return closed, sorted((float(bound[r].min()), float(low[r[0]]), float(high[r[-1]])) for r in runs)
 
     def visit(self, box: Box, inherited: float) -> None:
-        """Bound one box and close or split it."""
-        closed, open_ = self.bands(box)
+        """Close one box, or split it after finding better prices."""
+        if not box.narrowed:
+            return self.narrow(box, inherited)
+        box, cut = self.improved(box)
+        if cut is None:
+            return self.narrow(box, inherited)
+        i, at = cut
+        for side in ("lower", "upper"):
+            limit = getattr(box, side).copy()
+            limit[i] = at
+            self.halve(replace(box, **{side: limit}, narrowed=False), inherited)
+
+    def narrow(self, box: Box, inherited: float) -> None:
+        """Keep of a box the ranges of m that its prices leave open."""
+        closed, rest = self.bands(box)
         self.proven = min(self.proven, max(closed, inherited))
-        for bound, low, high in open_:
-            part = replace(box, m_low=low, m_high=high)
-            part, cut = self.improved(part)
-            if cut is None:
-                better, rest = self.bands(part)
-                self.proven = min(self.proven, max(better, bound))
-                for now, low, high in rest:
-                    self.push(replace(part, m_low=low, m_high=high), max(now, bound, inherited))
-            else:
-                i, at = cut
-                for side in ("lower", "upper"):
-                    limit = getattr(part, side).copy()
-                    limit[i] = at
-                    self.halve(replace(part, **{side: limit}), max(bound, inherited))
+        for bound, low, high in rest:
+            self.push(replace(box, m_low=low, m_high=high, narrowed=True), max(bound, inherited))
 
     def improved(self, box: Box) -> tuple[Box, tuple[int, float] | None]:
         """The box with prices that are best for the middle of its range of m; where none close that, a cut instead.
@@ -210,7 +217,7 @@ class _Search:
         Kelley's method: the bound is concave in the prices. Where it stays low, the mixtures that the multipliers of
         the last program average differ in a source, which is then cut at their mean.
         """
-        c, m = box.charges, np.full(1, 0.5 * (box.m_low + box.m_high))
+        c, m = box.charges[-1], np.full(1, 0.5 * (box.m_low + box.m_high))
         s_low, s_high = np.log(box.lower), np.log(box.upper)
         r, free = len(c.y), len(self.polytope.most)
         start = np.r_[c.p, c.q, c.y]
@@ -256,7 +263,7 @@ class _Search:
 
     def with_prices(self, box: Box, theta: np.ndarray, m: float) -> Box:
         """The box with other prices, and mu as they ask for at a given m."""
-        form, c = self.form, box.charges._replace(p=float(theta[0]), q=float(theta[1]), y=theta[2:])
+        form, c = self.form, box.charges[-1]._replace(p=float(theta[0]), q=float(theta[1]), y=theta[2:])
         prices = self.prices(c._replace(mu=np.zeros_like(c.mu)))
         at = np.full(1, m)
         found = lower_bounds(form, prices, np.log(box.lower), np.log(box.upper), at, at)
@@ -264,7 +271,7 @@ class _Search:
         gain, x = c.weights * form.c * form.b * np.exp(-form.b * u), np.exp(u)
         above = u > form.log_floor + 1e-9
         mu = np.where(above, (c.q * x - gain) / (form.b + 1), 0.0)
-        return replace(box, charges=c._replace(mu=mu))
+        return replace(box, charges=(box.charges[0], c._replace(mu=mu)))
 
     def halve(self, box: Box, bound: float) -> None:
         """A box without what its limits exclude, searched unless its parent's mixture is in it."""
@@ -284,7 +291,7 @@ class _Search:
                 return
             with contextlib.suppress(OptimizeError):  # too narrow to search: its parent's prices bound it
                 charges, h = self.searched(part.inner())
-                box = replace(box, charges=charges, h=h)
+                box = replace(box, charges=(charges,), h=h)
         self.push(box, bound)
 
     def push(self, box: Box, bound: float) -> None:
