@@ -22,7 +22,7 @@ from lawkit.mixture._capacity_bound import Prices, lower_bounds
 from lawkit.mixture.capacity import CapacityObjective
 from lawkit.mixture.feasible import strict_start
 from lawkit.mixture.polytope import Polytope, linear_program
-from lawkit.mixture.smooth import minimise_full
+from lawkit.mixture.smooth import minimise_full, starting_mixtures
 
 #: A box that cannot beat the best mixture by more than this many nats is closed.
 CLOSED = 1e-7
@@ -69,7 +69,7 @@ class Box:
     narrowed: bool = False
 
 
-def solve(objective: CapacityObjective, polytope: Polytope, max_boxes: int = 400) -> Found:
+def solve(objective: CapacityObjective, polytope: Polytope, max_boxes: int = 200) -> Found:
     """The best mixture, with a bound on what any mixture could reach.
 
     Parameters
@@ -92,16 +92,27 @@ class _Search:
         self.objective, self.form, self.polytope = objective, objective.form, polytope
         self.rows = np.vstack([polytope.rows, polytope.equal[1:]])
         self.most = np.r_[polytope.most, polytope.equal_to[1:]]
-        self.h, self.value = polytope.center, np.inf
+        self.h, self.found, self.value = polytope.center, polytope.center, np.inf
         self.weights, self.outer = np.empty((0, 0)), np.empty(0)
         self.proven = np.inf  # over all boxes that are closed
         self.order = itertools.count()
         self.open: list[tuple[float, int, Box]] = []
 
     def run(self, max_boxes: int) -> Found:
-        p = self.polytope
-        charges, h = self.searched(p)
-        self.visit(Box(p.lower, p.upper, *self.range(p.lower, p.upper), (charges,), h), -np.inf)
+        p, objective = self.polytope, self.objective
+        root = Box(p.lower, p.upper, *self.range(p.lower, p.upper), *self.searched(p))
+        self.narrow(root, -np.inf)
+        if objective.constrained or objective.corners:
+            # Prices of losses are not searched for, so that boxes would not close: other starts instead.
+            if self.open:
+                for start in starting_mixtures(p, 2, 0):
+                    if not objective.constrained or (objective.constraints(start)[0] < -1e-6).all():
+                        charges, h = self.searched(p, start)
+                        if h is self.found:
+                            root = replace(root, charges=charges, h=h)
+                self.proven, self.open = np.inf, []
+                self.narrow(root, -np.inf)
+            max_boxes = 0
         for _ in range(max_boxes):
             if not self.open or self.open[0][0] >= self.value - CLOSED:
                 break
@@ -117,11 +128,13 @@ class _Search:
 
     # ---- local searches --------------------------------------------------------------------------------------
 
-    def searched(self, polytope: Polytope) -> tuple[Charges, np.ndarray]:
+    def searched(
+        self, polytope: Polytope, start: np.ndarray | None = None
+    ) -> tuple[tuple[Charges, ...], np.ndarray]:
         """A local search of a polytope: its prices and mixture, which is kept if it is the best so far."""
-        objective, begin = self.objective, polytope.center
+        objective, begin = self.objective, polytope.center if start is None else start
         objective.rounding = 0.0
-        if objective.constrained:
+        if objective.constrained and start is None:
             begin = strict_start(objective, polytope, [begin])
         found = minimise_full(objective, polytope, begin, corners=True)
         weights = objective.weights(found.h, found.barrier)
@@ -132,8 +145,9 @@ class _Search:
                 continue
             value, _ = objective.exact(h)
             if value < self.value:
+                self.found = found.h
                 self.h, self.value, self.weights, self.outer = h, value, weights, found.outer
-        return charges, found.h
+        return (charges,), found.h
 
     def charges(
         self, polytope: Polytope, h: np.ndarray, weights: np.ndarray, rows: np.ndarray, outer: np.ndarray
@@ -222,16 +236,19 @@ class _Search:
         r, free = len(c.y), len(self.polytope.most)
         start = np.r_[c.p, c.q, c.y]
         size = np.r_[1.0, self.value / self.form.capacity, np.ones(r)]
-        values, slopes, points, mixtures = [], [], [], []
+        values, slopes, points, tried, mixtures = [], [], [], [], []
         theta, enough = start, self.value - CLOSED
         reach = 1.0
         for _ in range(KELLEY):
             now = c._replace(p=float(theta[0]), q=float(theta[1]), y=theta[2:], mu=np.zeros_like(c.mu))
             found = lower_bounds(self.form, self.prices(now), s_low, s_high, m, m)
             h, x = np.exp(found.s[0]), np.exp(found.u[0])
+            if not np.isfinite(found.bound[0]):
+                break
             values.append(float(found.bound[0]))
             slopes.append(np.r_[h.sum() - 1, x.sum() - self.form.capacity, self.rows @ h - self.most] * size)
             points.append((theta - start) / size)
+            tried.append(theta)
             mixtures.append(h)
             a, v = np.array(slopes), np.array(values)
             lowest = np.full(2 + r, -reach)
@@ -251,9 +268,12 @@ class _Search:
             if v.max() > enough and top - v.max() < 0.3 * (top - enough):
                 break
             theta = start + size * step
+            theta[1 : 2 + free] = np.maximum(theta[1 : 2 + free], 0.0)  # HiGHS may go below by its tolerance
+        if not values:
+            return box, None
         k = int(np.argmax(values))
         if values[k] >= enough:
-            return self.with_prices(box, start + size * points[k], float(m[0])), None
+            return self.with_prices(box, tried[k], float(m[0])), None
         share = np.maximum(-program.ineqlin.marginals, 0.0) if program.status == 0 else np.ones(len(values))
         share /= share.sum()
         mean = share @ np.array(mixtures)
@@ -291,7 +311,7 @@ class _Search:
                 return
             with contextlib.suppress(OptimizeError):  # too narrow to search: its parent's prices bound it
                 charges, h = self.searched(part.inner())
-                box = replace(box, charges=(charges,), h=h)
+                box = replace(box, charges=charges, h=h)
         self.push(box, bound)
 
     def push(self, box: Box, bound: float) -> None:

@@ -128,7 +128,8 @@ class CapacityObjective(Objective):
         self.rounding = 0.0
 
     def __call__(self, h: np.ndarray, barrier: float) -> Full:
-        self.rounding = ROUNDING * barrier
+        # Constraints have to hold as the law says, throughout.
+        self.rounding = 0.0 if self.constrained else ROUNDING * barrier
         return super().__call__(h, barrier)
 
     def _parts(
