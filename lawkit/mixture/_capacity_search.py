@@ -236,7 +236,7 @@ class _Search:
         r, free = len(c.y), len(self.polytope.most)
         start = np.r_[c.p, c.q, c.y]
         size = np.r_[1.0, self.value / self.form.capacity, np.ones(r)]
-        values, slopes, points, tried, mixtures = [], [], [], [], []
+        values, slopes, points, tried, mixtures, program = [], [], [], [], [], None
         theta, enough = start, self.value - CLOSED
         reach = 1.0
         for _ in range(KELLEY):
@@ -251,6 +251,8 @@ class _Search:
             tried.append(theta)
             mixtures.append(h)
             a, v = np.array(slopes), np.array(values)
+            if v.max() > 2 * enough - v[0]:  # more than enough, as where no mixture has this m
+                break
             lowest = np.full(2 + r, -reach)
             lowest[1] = max(-reach, -start[1] / size[1])
             lowest[2 : 2 + free] = np.maximum(-reach, -start[2 : 2 + free])
@@ -274,7 +276,7 @@ class _Search:
         k = int(np.argmax(values))
         if values[k] >= enough:
             return self.with_prices(box, tried[k], float(m[0])), None
-        share = np.maximum(-program.ineqlin.marginals, 0.0) if program.status == 0 else np.ones(len(values))
+        share = np.maximum(-program.ineqlin.marginals, 0.0) if program is not None and program.status == 0 else np.ones(len(values))
         share /= share.sum()
         mean = share @ np.array(mixtures)
         spread = share @ (np.array(mixtures) - mean) ** 2
