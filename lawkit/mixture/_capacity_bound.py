@@ -143,7 +143,7 @@ def lower_bounds(
     last = value(right)
     below = np.minimum(convex, last)
     if sure is not None:
-        below = np.minimum(below, value(bend) - INFLECTION * np.maximum(0.0, -slope(bend)))
+        below = np.minimum(below, value(bend) - np.minimum(INFLECTION, right - bend) * np.maximum(0.0, -slope(bend)))
         below = np.where(sure, below, -np.inf)
     below = np.where(empty, np.inf, below)
     reached = np.where(empty, np.inf, np.minimum(here, last))
