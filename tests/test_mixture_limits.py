@@ -11,8 +11,12 @@ from test_mixture import SCALE, make_fit, names, published_fit, random_fit, rand
 
 from lawkit import optimize_mixture
 from lawkit.errors import OptimizeError
-from lawkit.mixture.infeasible import InfeasibleError
+from lawkit.mixture import problem as problem_module
+from lawkit.mixture.infeasible import InfeasibleError, refuse_infeasible
+from lawkit.mixture.prices import shifted
 from lawkit.mixture.problem import MixtureProblem
+from lawkit.mixture.solve import solve
+from lawkit.mixture.target import Target
 
 N, T = SCALE["n_params"], SCALE["n_tokens"]
 
@@ -345,12 +349,31 @@ SETS: list[tuple[dict[str, Any], set[str]]] = [
 
 
 @pytest.mark.parametrize(("limits", "subset"), SETS, ids=range(len(SETS)))
-def test_contradictory_limits_are_named_and_the_relaxation_mends_them(limits, subset) -> None:
+def test_contradictory_limits_are_named_and_the_relaxation_mends_them(limits, subset, monkeypatch) -> None:
     with pytest.raises(InfeasibleError, match="no mixture fits") as caught:
         MixtureProblem.build("abcd", ["x"], n_tokens=10.0, **limits)
     assert set(caught.value.subset) == subset
-    assert caught.value.relaxation
-    assert min(caught.value.relaxation.values()) > 0
+    moves = caught.value.relaxation
+    assert moves
+    assert min(moves.values()) > 0
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(problem_module, "refuse_infeasible", lambda _: None)
+        refused = MixtureProblem.build("abcd", ["x"], n_tokens=10.0, **limits)
+    mended = relaxed(refused, moves, 1.0)
+    refuse_infeasible(mended)
+    fit = random_fit("linear", 4, 1, 0)
+    h = solve(Target(fit, *SCALE.values()), mended).h
+    assert mended.polytope.contains(h, 1e-9)
+    with pytest.raises(InfeasibleError):
+        refuse_infeasible(relaxed(refused, moves, 1 - 1e-4))
+
+
+def relaxed(problem: MixtureProblem, moves: dict[str, float], part: float) -> MixtureProblem:
+    """The problem with limits moved by a part of what is said to mend it."""
+    for text, by in moves.items():
+        limit = next(s for s in problem.limits if str(s) == text)
+        problem = shifted(problem, limit, part * (by if limit.sense == "<=" else -by))
+    return problem
 
 
 def test_another_remedy_is_offered_only_where_it_mends_all_limits() -> None:
