@@ -133,13 +133,13 @@ class _Search:
     ) -> tuple[tuple[Charges, ...], np.ndarray]:
         """A local search of a polytope: its prices and mixture, which is kept if it is the best so far."""
         objective, begin = self.objective, polytope.center if start is None else start
-        objective.rounding = 0.0
+        objective.round(0.0)
         if objective.constrained and start is None:
             begin = strict_start(objective, polytope, [begin])
         found = minimise_full(objective, polytope, begin, corners=True)
         weights = objective.weights(found.h, found.barrier)
         charges = self.charges(polytope, found.h, weights, found.rows, found.outer)
-        objective.rounding = 0.0
+        objective.round(0.0)
         for h in (found.h, polytope.snap(found.h, 1e-8)):
             if objective.constrained and not (objective.constraints(h)[0] <= 1e-12).all():
                 continue

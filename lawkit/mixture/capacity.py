@@ -125,11 +125,15 @@ class CapacityObjective(Objective):
         sources, domains = self.problem.sources, self.problem.domains
         self.place = np.array([sources.index(d) for d in domains])
         self.form = CapacityForm(self.at.fit.parameters[domains[0]], self.at.scale, len(sources))
-        self.rounding = 0.0
+        self.round(0.0)
+
+    def round(self, rounding: float) -> None:
+        """Round corners by so much in what is asked next."""
+        self.rounding, self._asked = rounding, b""
 
     def __call__(self, h: np.ndarray, barrier: float) -> Full:
         # Constraints have to hold as the law says, throughout.
-        self.rounding = 0.0 if self.constrained else ROUNDING * barrier
+        self.round(0.0 if self.constrained else ROUNDING * barrier)
         return super().__call__(h, barrier)
 
     def _parts(

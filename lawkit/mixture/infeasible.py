@@ -49,7 +49,7 @@ def refuse_infeasible(problem: MixtureProblem) -> None:
             and problem.upper.sum() >= 1 - RESOLUTION
         ):
             return
-    elif violation(limits, len(problem.sources))[0] <= 1e-11:
+    elif problem.polytope.inhabited or violation(limits, len(problem.sources))[0] <= 1e-11:
         return
     K = len(problem.sources)
     subset = irreducible(limits, K)

@@ -114,6 +114,15 @@ class Polytope:
             raise OptimizeError(f"HiGHS found no mixture within the limits ({found.message.strip()})")
         return low + width * found.x[:K], float(found.x[K])
 
+    @property
+    def inhabited(self) -> bool:
+        """Whether the center keeps to all limits; a set that is not may still hold some mixture."""
+        try:
+            h, room = self._deepest
+        except OptimizeError:
+            return False
+        return room >= 0 and self.contains(h, 1e-12)
+
     def inner(self) -> Polytope:
         """The same set written with room inside: limits that always hold with equality become equations.
 
