@@ -67,7 +67,9 @@ def test_rounded_corners_have_exact_derivatives(rounding: float) -> None:
     for j in range(5):
         up, down = (form.losses(h + s * step * h[j] * np.eye(5)[j], rounding) for s in (1, -1))
         np.testing.assert_allclose((up[0] - down[0]) / (2 * step * h[j]), slope[:, j], rtol=1e-6, atol=1e-6)
-        np.testing.assert_allclose((up[1] - down[1]) / (2 * step * h[j]), curve[:, :, j], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            (up[1] - down[1]) / (2 * step * h[j]), curve[:, :, j], rtol=1e-5, atol=1e-5
+        )
 
 
 # ---- the bound ---------------------------------------------------------------------------------------------------
@@ -78,7 +80,9 @@ def test_any_prices_give_a_bound_over_any_box(seed: int) -> None:
     """Against many points of the box, by the law itself; prices of sums of either sign."""
     rng = np.random.default_rng(seed)
     K = 4
-    form = CapacityForm(parameters(seed, K), Scale(n_params=float(rng.choice([7, 30, 1300])), n_tokens=30.0), K)
+    form = CapacityForm(
+        parameters(seed, K), Scale(n_params=float(rng.choice([7, 30, 1300])), n_tokens=30.0), K
+    )
     draws = np.maximum(rng.dirichlet(rng.choice([0.3, 1, 4], K), 3000), 1e-4)
     draws /= draws.sum(1, keepdims=True)
     inner = [form.inner(np.log(h)) for h in draws]
@@ -95,7 +99,9 @@ def test_any_prices_give_a_bound_over_any_box(seed: int) -> None:
         ends = np.sort(rng.choice(m, 2))
         prices = Prices(weights, np.full(K, p), q, mu, -p)
         bound = float(lower_bounds(form, prices, s[0], s[1], ends[:1], ends[1:]).bound[0])
-        inside = (draws >= np.exp(s[0])).all(1) & (draws <= np.exp(s[1])).all(1) & (m >= ends[0]) & (m <= ends[1])
+        inside = (
+            (draws >= np.exp(s[0])).all(1) & (draws <= np.exp(s[1])).all(1) & (m >= ends[0]) & (m <= ends[1])
+        )
         least = float((losses[inside] @ weights).min(initial=np.inf))
         assert bound <= least + 1e-12
         tightest = min(tightest, least - bound)

@@ -522,14 +522,17 @@ def test_a_yaml_file_is_read_as_the_mapping_and_flags_win(tmp_path) -> None:
 
 def test_bounds_of_a_file_and_of_an_option_both_hold() -> None:
     file = read_constraints(
-        {"bounds": {"s0": {"lower": 0.2}, "s1": {"upper": 0.3}}, "groups": {"g": {"sources": ["s2", "s3"], "upper": 0.4}}},
+        {"bounds": {"s0": {"lower": 0.2}, "s1": {"upper": 0.3}},
+         "groups": {"g": {"sources": ["s2", "s3"], "upper": 0.4}}},
         names(6), names(4),
     )  # fmt: skip
     flags = {"s0": (None, 0.5), "s4": (0.1, 1.0)}
     both = merged(file, bounds=flags, groups={"g": {"sources": ["s3", "s2"], "lower": 0.1}})
     assert both["bounds"] == {"s0": (0.2, 0.5), "s1": (0.0, 0.3), "s4": (0.1, 1.0)}
     assert both["groups"] == {"g": {"sources": ["s2", "s3"], "lower": 0.1, "upper": 0.4}}
-    with pytest.raises(OptimizeError, match=r"bounds of 's0': the constraints say 0.2 to 1, the option 0 to 0.1"):
+    with pytest.raises(
+        OptimizeError, match=r"bounds of 's0': the constraints say 0.2 to 1, the option 0 to 0.1"
+    ):
         merged(file, bounds={"s0": (0, 0.1)})
     with pytest.raises(OptimizeError, match=r"groups\['g'\] comes twice, with other sources"):
         merged(file, groups={"g": {"sources": ["s2", "s4"], "upper": 0.1}})

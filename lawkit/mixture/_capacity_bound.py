@@ -143,7 +143,9 @@ def lower_bounds(
     last = value(right)
     below = np.minimum(convex, last)
     if sure is not None:
-        below = np.minimum(below, value(bend) - np.minimum(INFLECTION, right - bend) * np.maximum(0.0, -slope(bend)))
+        below = np.minimum(
+            below, value(bend) - np.minimum(INFLECTION, right - bend) * np.maximum(0.0, -slope(bend))
+        )
         below = np.where(sure, below, -np.inf)
     below = np.where(empty, np.inf, below)
     reached = np.where(empty, np.inf, np.minimum(here, last))
@@ -176,7 +178,11 @@ def _least(
         with np.errstate(all="ignore"):
             new = at - d / curve(at)
         # A step beyond a limit goes to it, or now and then halfway.
-        new = np.clip(new, low, high) if k % 4 else np.where((new > low) & (new < high), new, 0.5 * (low + high))
+        new = (
+            np.clip(new, low, high)
+            if k % 4
+            else np.where((new > low) & (new < high), new, 0.5 * (low + high))
+        )
         new = np.where(np.isnan(new), 0.5 * (low + high), new)
         if (np.abs(new - at) < 1e-12).all():
             return new

@@ -276,7 +276,11 @@ class _Search:
         k = int(np.argmax(values))
         if values[k] >= enough:
             return self.with_prices(box, tried[k], float(m[0])), None
-        share = np.maximum(-program.ineqlin.marginals, 0.0) if program is not None and program.status == 0 else np.ones(len(values))
+        share = (
+            np.maximum(-program.ineqlin.marginals, 0.0)
+            if program is not None and program.status == 0
+            else np.ones(len(values))
+        )
         share /= share.sum()
         mean = share @ np.array(mixtures)
         spread = share @ (np.array(mixtures) - mean) ** 2

@@ -218,7 +218,12 @@ def _held(fit: Fit) -> tuple[str, float] | None:
         recorded = getattr(fit.runs, name)
         if name in law.columns and recorded is not None:
             continue
-        if name not in law.columns and recorded is not None and held is None and np.ptp(np.log(recorded)) < 1e-9:
+        if (
+            name not in law.columns
+            and recorded is not None
+            and held is None
+            and np.ptp(np.log(recorded)) < 1e-9
+        ):
             held = name, float(recorded[0])
             continue
         why = f"law {law.name} does not use it" if name not in law.columns else "the runs have no such column"

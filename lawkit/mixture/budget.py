@@ -63,7 +63,12 @@ class Budget:
     """
 
     def __init__(
-        self, fit: Fit, flops: float, asked: Mapping[str, Any], seed: int, held: tuple[str, float] | None = None
+        self,
+        fit: Fit,
+        flops: float,
+        asked: Mapping[str, Any],
+        seed: int,
+        held: tuple[str, float] | None = None,
     ) -> None:
         self.fit, self.flops, self.asked, self.seed, self.held = fit, flops, dict(asked), seed, held
         self.mixed = "weights" in fit.law.columns

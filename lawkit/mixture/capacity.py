@@ -101,7 +101,10 @@ class CapacityForm:
         share = x * moves / steep
         # m moves with s by share / sum(share): rows of `apart` are the slopes of s_i - m.
         apart = np.eye(len(h)) - share / share.sum()
-        first, second = -self.b * short * moves / steep, self.b * short * (self.b * moves**2 - bends) / steep**2
+        first, second = (
+            -self.b * short * moves / steep,
+            self.b * short * (self.b * moves**2 - bends) / steep**2,
+        )
         slope = first[:, None] * apart
         slope[each, each] -= self.a * noise
         m_curve = (apart.T * (x * (moves**2 + bends) / steep**2)) @ apart / share.sum()

@@ -9,8 +9,8 @@ import numpy as np
 
 from lawkit.errors import OptimizeError
 from lawkit.mixture import _capacity_search
-from lawkit.mixture._scipy import by_scipy
 from lawkit.mixture._linearised import multipliers
+from lawkit.mixture._scipy import by_scipy
 from lawkit.mixture.capacity import CapacityObjective
 from lawkit.mixture.certificate import certified
 from lawkit.mixture.feasible import strict_start
