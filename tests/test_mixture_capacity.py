@@ -9,9 +9,9 @@ import pytest
 from test_mixture import PUBLISHED, make_fit, names
 
 from lawkit.mixture._capacity_bound import Prices, lower_bounds
-from lawkit.mixture._capacity_search import _empty
 from lawkit.mixture._form import Scale
 from lawkit.mixture.capacity import CapacityForm
+from lawkit.mixture.infeasible import proven_empty
 from lawkit.mixture.objective import Objective
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.solve import Solution, solve
@@ -121,10 +121,10 @@ def test_an_empty_box_is_proven_empty_under_limits_on_sums() -> None:
     limits = {"g": {"sources": ["s0", "s1"], "upper": 0.3}}
     box = {"s0": (0.25, 1), "s1": (0.04, 1), "s2": (0.1, 1)}
     fits = MixtureProblem.build(names(3), names(3), groups=limits, bounds=box).polytope
-    assert not _empty(fits)
+    assert not proven_empty(fits)
     lower = fits.lower.copy()
     lower[1] = 0.06
-    assert _empty(type(fits)(lower, fits.upper, fits.rows, fits.most, fits.equal, fits.equal_to))
+    assert proven_empty(type(fits)(lower, fits.upper, fits.rows, fits.most, fits.equal, fits.equal_to))
 
 
 # ---- the optimum -------------------------------------------------------------------------------------------------
@@ -176,11 +176,13 @@ def test_caps_that_leave_weights_unwanted_are_proven(seed: int) -> None:
 def test_a_source_just_at_its_floor_is_found() -> None:
     """A corner of the loss: more weight would take capacity away, less would add noise."""
     values = parameters(2, 4)
-    values["A"] = np.array([0.5, 0.5, 4.0, 0.5])
-    found, at, _ = solved(values, 1300.0, target={"s0": 1.0, "s2": 1e-3})
+    values["c"] = values["c"] * [1, 1, 0.0046, 1]
+    values["A"] = np.array([0.5, 0.5, 6.0, 0.5])
+    found, at, _ = solved(values, 30.0)
     form = CapacityForm(values, at.scale, 4)
-    over = form.inner(np.log(found.h)).u - form.log_floor
-    assert abs(over[2]) < 1e-7
+    s = np.log(found.h)
+    over = (s + form.offset - form.inner(s).m) / (form.b + 1) - form.log_floor
+    assert abs(over[2]) < 1e-6
     assert found.certificate == "global"
     assert found.gap < 1e-6
 

@@ -1,12 +1,12 @@
 """A lower bound on the capacity law's loss over boxes of mixtures: its Lagrangian, one source at a time.
 
-With w the weights of the domains' losses, P h what weights of sources are charged, q >= 0 the price of capacity and mu_i
-that of source i's own copy of m, the Lagrangian falls into one function per source,
+With w the weights of the domains' losses, P h what weights of sources are charged, q >= 0 the price of capacity and
+mu_i that of source i's own copy of m, the Lagrangian falls into one function per source,
 
     w_i (c_i e^(-b_i u) + noise_i e^(-a_i s)) + P_i e^s + q e^u + mu_i m_i,    s = log h_i within its limits,
 
-where m_i lies in the box's range and u = max(log H, (s + log(b_i c_i) - m_i) / (b_i + 1)). It is convex in u, so that the
-best u at a given s is one number u* clipped: what is left is a function of s in at most four pieces, each a sum of
+where m_i lies in the box's range and u = max(log H, (s + log(b_i c_i) - m_i) / (b_i + 1)). It is convex in u, so that
+the best u at a given s is one number u* clipped: what is left is a function of s in at most four pieces, each a sum of
 exponentials that is first convex and then, where P_i < 0, concave. Its least value is found by Newton's method and then
 bounded by the tangent there, which needs nothing of Newton's method. Any prices give a bound; those of the optimum give
 one that meets it, but for what is not convex, and that shrinks with the square of the box.

@@ -1,10 +1,10 @@
 """The capacity law's optimum, global and proven, though the loss is not convex in the weights.
 
-Given m, the log of the inner problem's multiplier, everything is separable in the weights, and `lower_bounds` bounds the
-loss over a box of weights for a whole range of m at once. At the optimum its prices are those of the optimality
+Given m, the log of the inner problem's multiplier, everything is separable in the weights, and `lower_bounds` bounds
+the loss over a box of weights for a whole range of m at once. At the optimum its prices are those of the optimality
 conditions, so that one local search of a box nearly always is the proof as well, once its range of m is cut into bands.
-Where the bound stays low in ever narrower bands (upper limits may make it pay to leave weights unspent, and a source may
-do well both at its floor and far above), the box is cut at the weight that the bound would rather have elsewhere.
+Where the bound stays low, better prices are found for the middle of the range; where no prices do (upper limits may
+make it pay to leave weight unspent, and a source may do well both at its floor and far above), the box is cut.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lawkit.errors import OptimizeError
 from lawkit.mixture._capacity_bound import Prices, lower_bounds
 from lawkit.mixture.capacity import CapacityObjective
 from lawkit.mixture.feasible import strict_start
+from lawkit.mixture.infeasible import proven_empty
 from lawkit.mixture.polytope import Polytope, linear_program
 from lawkit.mixture.smooth import minimise_full, starting_mixtures
 
@@ -163,10 +164,10 @@ class _Search:
         if problem.max_kl < np.inf and (prior := problem.prior) is not None:
             # The divergence is convex: at least its tangent here. Weights that the prior lacks are fixed at zero.
             charge = outer[-1] * (np.log(h / prior) + 1)
-            constant -= outer[-1] * (problem.max_kl + 1)
+            constant -= outer[-1] * (problem.max_kl + h.sum())
         y = np.r_[np.maximum(rows[: len(polytope.most)], 0.0), rows[len(polytope.most) :]]
         p = -polytope.unit_price(slope + y @ self.rows)
-        m, u, moves, _ = form.inner(np.log(h), objective.rounding)
+        _, u, moves, _ = form.inner(np.log(h), objective.rounding)
         gain, x, share = by_source * form.c * form.b * np.exp(-form.b * u), np.exp(u), moves / (form.b + 1)
         q = float(share @ gain / (share @ x))
         return Charges(by_source, charge, constant, p, y, q, share * (q * x - gain))
@@ -174,6 +175,7 @@ class _Search:
     # ---- bounds ----------------------------------------------------------------------------------------------
 
     def prices(self, c: Charges) -> Prices:
+        """Those of the sums added up by source."""
         return Prices(
             c.weights, c.charge + c.p + c.y @ self.rows, c.q, c.mu, c.constant - c.p - float(c.y @ self.most)
         )  # fmt: skip
@@ -207,11 +209,12 @@ class _Search:
 
     def visit(self, box: Box, inherited: float) -> None:
         """Close one box, or split it after finding better prices."""
-        if not box.narrowed:
-            return self.narrow(box, inherited)
-        box, cut = self.improved(box)
+        cut = None
+        if box.narrowed:
+            box, cut = self.improved(box)
         if cut is None:
-            return self.narrow(box, inherited)
+            self.narrow(box, inherited)
+            return
         i, at = cut
         for side in ("lower", "upper"):
             limit = getattr(box, side).copy()
@@ -293,7 +296,7 @@ class _Search:
         prices = self.prices(c._replace(mu=np.zeros_like(c.mu)))
         at = np.full(1, m)
         found = lower_bounds(form, prices, np.log(box.lower), np.log(box.upper), at, at)
-        u, s = found.u[0], found.s[0]
+        u = found.u[0]
         gain, x = c.weights * form.c * form.b * np.exp(-form.b * u), np.exp(u)
         above = u > form.log_floor + 1e-9
         mu = np.where(above, (c.q * x - gain) / (form.b + 1), 0.0)
@@ -313,7 +316,7 @@ class _Search:
             return
         if (box.h < lower - 1e-9).any() or (box.h > upper + 1e-9).any():
             part = replace(self.polytope, lower=lower, upper=upper)
-            if _empty(part):
+            if proven_empty(part):
                 return
             with contextlib.suppress(OptimizeError):  # too narrow to search: its parent's prices bound it
                 charges, h = self.searched(part.inner())
@@ -322,22 +325,3 @@ class _Search:
 
     def push(self, box: Box, bound: float) -> None:
         heapq.heappush(self.open, (bound, next(self.order), box))
-
-
-def _empty(polytope: Polytope) -> bool:
-    """Whether no mixture keeps to the limits, proven by weak duality."""
-    if polytope.simple:
-        return polytope.lower.sum() > 1 + 1e-12 or polytope.upper.sum() < 1 - 1e-12
-    m, K = len(polytope.most), len(polytope.lower)
-    equal = np.vstack([polytope.equal[1:], -polytope.equal[1:]])
-    rows = np.vstack([polytope.rows, equal])
-    found = linear_program(
-        np.r_[np.zeros(K), 1.0], np.r_[polytope.lower, 0.0], np.r_[polytope.upper, np.inf],
-        np.r_[np.ones(K), 0.0][None], np.ones(1), np.hstack([rows, -np.ones((len(rows), 1))]),
-        np.r_[polytope.most, polytope.equal_to[1:], -polytope.equal_to[1:]],
-    )  # fmt: skip
-    if found.status != 0 or found.fun < 1e-9:
-        return found.status == 2 and bool(polytope.lower.sum() > 1 or polytope.upper.sum() < 1)
-    y = np.maximum(-found.ineqlin.marginals, 0.0)
-    q = (len(rows) - m) // 2
-    return polytope.minimum(np.zeros(K), np.r_[y[:m], y[m : m + q] - y[m + q :]]) > 1e-10

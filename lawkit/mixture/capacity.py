@@ -4,8 +4,8 @@ In s = log h, u = log x and m, the log of the inner problem's multiplier, a sour
 
     u_i = max(log H, (s_i + log(b_i c_i) - m) / (b_i + 1)),   sum e^u = N + (K - 1) H.
 
-The best mixture often leaves a source just at its floor, where the loss has a corner: `rounding` replaces the maximum by
-a smooth function above it, and the interior-point method makes it smaller with its barrier.
+The best mixture often leaves a source just at its floor, where the loss has a corner: `rounding` replaces the maximum
+by a smooth function above it, and the interior-point method makes it smaller with its barrier.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class CapacityForm:
     def losses(self, h: np.ndarray, rounding: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Losses (K,) of the sources' own domains at a mixture (K,), slopes (K, K) and second derivatives (K, K, K)."""
         s, steep, each = np.log(h), self.b + 1, np.arange(len(h))
-        m, u, moves, bends = self.inner(s, rounding)
+        _, u, moves, bends = self.inner(s, rounding)
         x, short, noise = np.exp(u), self.c * np.exp(-self.b * u), self.noise * np.exp(-self.a * s)
         share = x * moves / steep
         # m moves with s by share / sum(share): rows of `apart` are the slopes of s_i - m.
@@ -135,6 +135,7 @@ class CapacityObjective(Objective):
         self.rounding, self._asked = rounding, b""
 
     def __call__(self, h: np.ndarray, barrier: float) -> Full:
+        """As `Objective`, with corners that get sharper with the barrier."""
         # Constraints have to hold as the law says, throughout.
         self.round(0.0 if self.constrained else ROUNDING * barrier)
         return super().__call__(h, barrier)

@@ -33,8 +33,8 @@ def smoothed(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rounded CVaR of losses (n, S), row by row: values (n,), first derivatives (n, S) and weights (n, S).
 
-    `barrier` is one number or (n, 1). The Hessian of a row with weights q is diag(q) - q q' / sum(q). Caps (S,) that sum to 1 leave the mean, without
-    curvature.
+    `barrier` is one number or (n, 1). The Hessian of a row with weights q is diag(q) - q q' / sum(q). Caps (S,) that
+    sum to 1 leave the mean, without curvature.
     """
     n, S = losses.shape
     room = float(caps.sum()) - 1

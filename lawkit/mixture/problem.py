@@ -304,8 +304,8 @@ def _refuse_names(
         if name in taken:
             raise OptimizeError(
                 f"a source is called {name!r}, and so is the price of a limit asked for (of generation, of the "
-                "divergence from the prior, or loss_ and a domain): leave that limit out, or rename the source's columns "
-                "in the runs table and fit again"
+                "divergence from the prior, or loss_ and a domain): leave that limit out, or rename the source's "
+                "columns in the runs table and fit again"
             )
 
 
