@@ -163,7 +163,8 @@ def lower_bounds(
         below.min(0).sum(1) - q * form.capacity + prices.constant - np.maximum(total * m_low, total * m_high)
         - ROUNDING_ERROR * terms
     )  # fmt: skip
-    return Bounds(bound, s, u)
+    # Infinities that cancel prove nothing.
+    return Bounds(np.where(np.isnan(bound), -np.inf, bound), s, u)
 
 
 def _least(

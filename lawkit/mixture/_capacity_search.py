@@ -31,6 +31,8 @@ CLOSED = 1e-7
 BANDS, ROUNDS, MOST_BANDS = 8, 12, 64
 #: Steps towards better prices.
 KELLEY = 30
+#: Cuts leave at least this part of a box.
+EDGE = 0.01
 #: A round of cutting has to leave no more than this part of the gap.
 SHRINKS = 0.3
 
@@ -279,16 +281,15 @@ class _Search:
         k = int(np.argmax(values))
         if values[k] >= enough:
             return self.with_prices(box, tried[k], float(m[0])), None
-        share = (
-            np.maximum(-program.ineqlin.marginals, 0.0)
-            if program is not None and program.status == 0
-            else np.ones(len(values))
-        )
-        share /= share.sum()
-        mean = share @ np.array(mixtures)
+        share = np.full(len(values), 1e-12)
+        if program is not None and program.status == 0:
+            share += np.maximum(-program.ineqlin.marginals[: len(values)], 0.0)
+        mean = share @ np.array(mixtures) / share.sum()
+        width = box.upper - box.lower
         spread = share @ (np.array(mixtures) - mean) ** 2
-        i = int(np.argmax(spread / (box.upper - box.lower + 1e-300) * (box.upper > box.lower)))
-        return box, (i, float(mean[i]))
+        i = int(np.argmax(np.where(width > 0, spread / np.where(width > 0, width, 1.0), -1.0)))
+        inside = EDGE * width[i]
+        return box, (i, float(np.clip(mean[i], box.lower[i] + inside, box.upper[i] - inside)))
 
     def with_prices(self, box: Box, theta: np.ndarray, m: float) -> Box:
         """The box with other prices, and mu as they ask for at a given m."""
@@ -324,4 +325,5 @@ class _Search:
         self.push(box, bound)
 
     def push(self, box: Box, bound: float) -> None:
+        """Leave a box open."""
         heapq.heappush(self.open, (bound, next(self.order), box))
