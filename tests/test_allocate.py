@@ -115,10 +115,37 @@ def test_arguments_that_make_no_sense(change: dict, said: str) -> None:
 
 
 def test_a_law_of_one_size_has_nothing_to_split() -> None:
+    """Not where the runs have several of the other."""
     fit = scale_fit()
     only = lawkit.fit(fit.runs, law="chinchilla-data", holdout="none")
     with pytest.raises(lawkit.LawkitError, match="law chinchilla-data does not use it"):
         lawkit.allocate(only, 1e20)
+
+
+@pytest.mark.parametrize("flops", [1e19, 6e21, 1e25])
+@pytest.mark.parametrize(
+    ("law", "held", "term", "power"),
+    [("chinchilla-data", "n_params", "B", "beta"), ("chinchilla-model", "n_tokens", "A", "alpha")],
+)
+def test_a_law_of_one_size_buys_it_at_the_size_that_all_runs_have(
+    law: str, held: str, term: str, power: str, flops: float
+) -> None:
+    fit = scale_fit(0.002, posterior="laplace")
+    other = "n_tokens" if held == "n_params" else "n_params"
+    runs = replace(fit.runs, **{held: np.full(36, 1e9)})
+    cut = lawkit.fit(runs, law=law, holdout="none", posterior="laplace")
+    found = lawkit.allocate(cut, flops, draws=50)
+    p, bought = cut.parameters["web"], flops / 6e9
+    assert getattr(found, held) == pytest.approx(1e9, rel=1e-12)
+    assert getattr(found, other) == pytest.approx(bought, rel=1e-12)
+    assert found.objective == pytest.approx(p["E"] + p[term] / bought ** p[power], rel=1e-8)
+    slope = -p[power] * p[term] / bought ** p[power] / flops
+    assert found.price_of_training == pytest.approx(1e18 * slope, rel=1e-8)
+    assert found.price_of_generation is None
+    assert found.intervals[other] == pytest.approx((bought, bought))
+    low, high = found.intervals["objective"]
+    assert low < high
+    assert not any("one value only" in w for w in found.warnings)
 
 
 def test_a_loss_that_never_rises_along_the_budget_is_refused() -> None:

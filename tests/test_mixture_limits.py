@@ -11,8 +11,13 @@ from test_mixture import SCALE, make_fit, names, published_fit, random_fit, rand
 
 from lawkit import optimize_mixture
 from lawkit.errors import OptimizeError
-from lawkit.mixture.infeasible import InfeasibleError
+from lawkit.mixture import problem as problem_module
+from lawkit.mixture.constraints import merged, read_constraints
+from lawkit.mixture.infeasible import InfeasibleError, refuse_infeasible
+from lawkit.mixture.prices import shifted
 from lawkit.mixture.problem import MixtureProblem
+from lawkit.mixture.solve import solve
+from lawkit.mixture.target import Target
 
 N, T = SCALE["n_params"], SCALE["n_tokens"]
 
@@ -345,12 +350,31 @@ SETS: list[tuple[dict[str, Any], set[str]]] = [
 
 
 @pytest.mark.parametrize(("limits", "subset"), SETS, ids=range(len(SETS)))
-def test_contradictory_limits_are_named_and_the_relaxation_mends_them(limits, subset) -> None:
+def test_contradictory_limits_are_named_and_the_relaxation_mends_them(limits, subset, monkeypatch) -> None:
     with pytest.raises(InfeasibleError, match="no mixture fits") as caught:
         MixtureProblem.build("abcd", ["x"], n_tokens=10.0, **limits)
     assert set(caught.value.subset) == subset
-    assert caught.value.relaxation
-    assert min(caught.value.relaxation.values()) > 0
+    moves = caught.value.relaxation
+    assert moves
+    assert min(moves.values()) > 0
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(problem_module, "refuse_infeasible", lambda _: None)
+        refused = MixtureProblem.build("abcd", ["x"], n_tokens=10.0, **limits)
+    mended = relaxed(refused, moves, 1.0)
+    refuse_infeasible(mended)
+    fit = random_fit("linear", 4, 1, 0)
+    h = solve(Target(fit, *SCALE.values()), mended).h
+    assert mended.polytope.contains(h, 1e-9)
+    with pytest.raises(InfeasibleError):
+        refuse_infeasible(relaxed(refused, moves, 1 - 1e-4))
+
+
+def relaxed(problem: MixtureProblem, moves: dict[str, float], part: float) -> MixtureProblem:
+    """The problem with limits moved by a part of what is said to mend it."""
+    for text, by in moves.items():
+        limit = next(s for s in problem.limits if str(s) == text)
+        problem = shifted(problem, limit, part * (by if limit.sense == "<=" else -by))
+    return problem
 
 
 def test_another_remedy_is_offered_only_where_it_mends_all_limits() -> None:
@@ -494,6 +518,39 @@ def test_a_yaml_file_is_read_as_the_mapping_and_flags_win(tmp_path) -> None:
         optimize_mixture(fit, **SCALE, constraints=path)
     with pytest.raises(OptimizeError, match="cannot be read"):
         optimize_mixture(fit, **SCALE, constraints=tmp_path / "none.yaml")
+
+
+def test_bounds_of_a_file_and_of_an_option_both_hold() -> None:
+    file = read_constraints(
+        {"bounds": {"s0": {"lower": 0.2}, "s1": {"upper": 0.3}},
+         "groups": {"g": {"sources": ["s2", "s3"], "upper": 0.4}}},
+        names(6), names(4),
+    )  # fmt: skip
+    flags = {"s0": (None, 0.5), "s4": (0.1, 1.0)}
+    both = merged(file, bounds=flags, groups={"g": {"sources": ["s3", "s2"], "lower": 0.1}})
+    assert both["bounds"] == {"s0": (0.2, 0.5), "s1": (0.0, 0.3), "s4": (0.1, 1.0)}
+    assert both["groups"] == {"g": {"sources": ["s2", "s3"], "lower": 0.1, "upper": 0.4}}
+    with pytest.raises(
+        OptimizeError, match=r"bounds of 's0': the constraints say 0.2 to 1, the option 0 to 0.1"
+    ):
+        merged(file, bounds={"s0": (0, 0.1)})
+    with pytest.raises(OptimizeError, match=r"groups\['g'\] comes twice, with other sources"):
+        merged(file, groups={"g": {"sources": ["s2", "s4"], "upper": 0.1}})
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("generation", {"generation": {"cost": {"b": 1.0}, "budget": 1.0}}),
+        ("divergence", {"prior": {"b": 0.5, "c": 0.5}, "max_kl": 0.1}),
+        ("loss_wiki", {"max_loss": {"wiki": 2.0}}),
+    ],
+)
+def test_a_source_named_like_another_limits_price_is_refused_with_that_limit(name: str, limits: dict) -> None:
+    sources = [name, "b", "c"]
+    MixtureProblem.build(sources, ["wiki"], n_tokens=10.0)
+    with pytest.raises(OptimizeError, match=f"a source is called '{name}'"):
+        MixtureProblem.build(sources, ["wiki"], n_tokens=10.0, **limits)
 
 
 @pytest.mark.parametrize("width", [1e-3, 1e-5, 1e-6])

@@ -1,4 +1,4 @@
-"""Parts of the mixture optimiser: conic programs against cvxpy, bounds that hold, interior point."""
+"""Parts of the mixture optimiser: laws against cvxpy, bounds that hold, interior point."""
 
 import cvxpy as cp
 import numpy as np
@@ -9,12 +9,6 @@ from test_mixture import make_fit
 
 from lawkit import optimize_mixture
 from lawkit.errors import OptimizeError
-from lawkit.mixture._capacity_search import _Search
-from lawkit.mixture._capacity_search import solve as solve_capacity
-from lawkit.mixture._cones import ConeProgram, SolverError
-from lawkit.mixture._form import Scale
-from lawkit.mixture._linear import linear_minimum
-from lawkit.mixture.capacity import ABOVE, UNDECIDED, CapacityForm, Point, secant
 from lawkit.mixture.certificate import frank_wolfe_gap
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.smooth import minimise, multi_start
@@ -133,160 +127,6 @@ def test_additive_program_is_the_law_as_cvxpy_states_it():
     assert found == pytest.approx(cvxpy_minimum(stated, problem(BOUNDS)), abs=1e-6)
 
 
-def test_an_empty_program_has_no_point():
-    program = ConeProgram()
-    x = program.variable(2)
-    program.nonnegative(x - 1.0)
-    program.equal_zero(x.sum() - 1.0)
-    with pytest.raises(SolverError, match="PrimalInfeasible"):
-        program.minimise(x.sum())
-
-
-# ---- the capacity law ---------------------------------------------------------------------------------
-
-
-def capacity_case(seed, n_params, sources=SOURCES, noise=True):
-    rng = np.random.default_rng(seed)
-    n = len(sources)
-    b = rng.uniform(0.2, 1.5, n)
-    out = {"b": b, "c": rng.uniform(0.5, 2, n) * 100**b, "E": rng.uniform(1, 2, n), "H": 8.0}
-    if noise:
-        out |= {"A": rng.uniform(0.5, 2, n), "a": rng.uniform(0.2, 1, n)}
-    return out, Scale(n_params=n_params, n_tokens=30.0)
-
-
-def slow_loss(parameters, scale, h):
-    """The law's mean loss by bisection, from its definition."""
-    b, c, H = parameters["b"], parameters["c"], parameters["H"]
-    low, high = -60.0, 60.0
-    for _ in range(200):
-        middle = (low + high) / 2
-        x = np.maximum(H, (h * b * c / np.exp(middle)) ** (1 / (b + 1)))
-        low, high = (middle, high) if x.sum() > scale.n_params + (len(b) - 1) * H else (low, middle)
-    noise = parameters.get("A", 0.0) * (scale.n_tokens * h) ** -parameters.get("a", 1.0)
-    return float(np.mean(c * x**-b + noise + parameters["E"]))
-
-
-def derivatives(parameters, scale):
-    """The same with derivatives, by the form's own inner solution and finite differences of its gradient."""
-    own = problem(sources=SOURCES, domains=SOURCES).raised(1e-4)
-    form = CapacityForm(parameters, scale, own)
-
-    def gradient(h):
-        p = form.point(h)
-        inside = p.u > form.log_floor + 1e-12
-        share = np.where(inside, 1 / (form.b + 1), 0.0)
-        weight = share * np.exp(p.u)
-        slope = -form.gain * form.b * np.exp(-form.b * p.u) * share
-        by_log = slope - slope.sum() * weight / weight.sum()
-        return (by_log - form.noise * form.a * np.exp(-form.a * p.s)) / h
-
-    def evaluate(h):
-        steps = [1e-5 * h[j] * np.eye(K)[j] for j in range(K)]
-        hessian = np.column_stack([(gradient(h + s) - gradient(h - s)) / (2 * s.sum()) for s in steps])
-        return form.objective(form.point(h)), gradient(h), (hessian + hessian.T) / 2
-
-    return evaluate
-
-
-@pytest.mark.parametrize("noise", [True, False])
-@pytest.mark.parametrize("n_params", [20.0, 60.0, 400.0])
-def test_capacity_optimum_is_proven_where_floors_bind_and_where_not(n_params, noise):
-    parameters, scale = capacity_case(3, n_params, noise=noise)
-    limits = problem(sources=SOURCES, domains=SOURCES).raised(1e-4)
-    found = solve_capacity(parameters, scale, limits, derivatives(parameters, scale))
-    value = slow_loss(parameters, scale, found.h)
-    assert value - found.lower_bound < 1e-6
-    others = np.random.default_rng(0).dirichlet(np.ones(K), size=500) * (1 - K * 1e-4) + 1e-4
-    assert min(slow_loss(parameters, scale, h) for h in others) >= found.lower_bound
-
-
-def test_capacity_floors_bind_in_the_small_case():
-    parameters, scale = capacity_case(3, 20.0)
-    limits = problem(sources=SOURCES, domains=SOURCES).raised(1e-4)
-    form = CapacityForm(parameters, scale, limits)
-    uneven = np.array([0.9, 0.07, 0.01, 0.01, 0.01])
-    assert (form.point(uneven).u <= form.log_floor).any()
-    slow = slow_loss(parameters, scale, uneven)
-    assert form.objective(form.point(uneven)) == pytest.approx(slow, rel=1e-12)
-
-
-@pytest.mark.parametrize("n_params", [20.0, 60.0, 400.0])
-def test_capacity_bounds_hold_at_any_point_and_boxes_keep_the_best(n_params):
-    parameters, scale = capacity_case(1, n_params)
-    limits = problem({"s1": (0, 0.2), "s4": (0.1, 1)}, SOURCES, SOURCES).raised(1e-4)
-    form = CapacityForm(parameters, scale, limits)
-    rng = np.random.default_rng(0)
-    draws = rng.dirichlet(np.ones(K), 300)
-    points = [form.point(h) for h in draws if np.all((h >= limits.lower) & (h <= limits.upper))]
-    branch = form.whole(np.full(K, UNDECIDED))
-    best = min(points, key=form.objective)
-    for p in points[:20]:
-        bound, box = form.bound(p, branch, form.objective(best))
-        assert bound <= form.objective(best) + 1e-12
-        for x, low, high in ((best.u, box.u_low, box.u_high), (best.s, box.s_low, box.s_high)):
-            assert np.all(x >= low - 1e-9)
-            assert np.all(x <= high + 1e-9)
-    above = [p for p in points if (p.u > form.log_floor).all()]
-    lowest = min((form.objective(p) for p in above), default=np.inf)
-    bound, _ = form.bound(form.relaxed(form.whole(np.full(K, ABOVE))), form.whole(np.full(K, ABOVE)))
-    assert bound <= lowest
-    for i, floor in enumerate(form.floor_bounds()):
-        at_floor = [form.objective(p) for p in points if p.u[i] <= form.log_floor]
-        assert floor <= min(at_floor, default=np.inf)
-
-
-def test_capacity_bound_at_a_point_far_outside_is_still_a_bound():
-    """A conic solver that stops short may return one, where exponentials overflow."""
-    parameters, scale = capacity_case(3, 60.0)
-    limits = problem({"s1": (0, 0.2)}, SOURCES, SOURCES).raised(1e-4)
-    form = CapacityForm(parameters, scale, limits)
-    branch = form.whole(np.full(K, UNDECIDED))
-    inside = form.point(limits.interior())
-    for far in (1e4, -1e4):
-        bound, _ = form.bound(Point(np.full(K, far), np.full(K, far), 0.0), branch)
-        assert bound <= form.objective(inside)
-
-
-def test_capacity_bound_with_a_tight_cap_is_honest():
-    """Where a cap keeps the relaxation from being exact, the bound is below the best mixture, never above."""
-    parameters, scale = capacity_case(5, 400.0, noise=False)
-    limits = problem({"s0": (0, 0.05)}, SOURCES, SOURCES).raised(1e-4)
-    evaluate = derivatives(parameters, scale)
-    found = solve_capacity(parameters, scale, limits, evaluate)
-    best = multi_start(evaluate, limits, starts=6)[0].objective
-    assert found.lower_bound <= best + 1e-9
-    assert slow_loss(parameters, scale, found.h) <= best + 1e-6
-
-
-def test_no_word_of_the_conic_solver_closes_a_branch(monkeypatch):
-    """Not even that it is empty: without any relaxation solved the bound is looser, and still a bound."""
-    parameters, scale = capacity_case(3, 60.0)
-    limits = problem({"s1": (0.1, 1)}, SOURCES, SOURCES).raised(1e-4)
-    evaluate = derivatives(parameters, scale)
-    exact = solve_capacity(parameters, scale, limits, evaluate)
-
-    def broken(self, branch):
-        raise SolverError("Clarabel ended with status PrimalInfeasible after 9 iterations")
-
-    monkeypatch.setattr(CapacityForm, "relaxed", broken)
-    form = CapacityForm(parameters, scale, limits)
-    search = _Search(form, limits, evaluate)
-    search.visit(form.whole(np.full(K, ABOVE)), -np.inf, form.floor_bounds())
-    assert min([search.proven, *(b for b, _, _ in search.open)]) <= slow_loss(parameters, scale, exact.h)
-    found = solve_capacity(parameters, scale, limits, evaluate, max_programs=5)
-    assert np.isfinite(found.lower_bound)
-    assert found.lower_bound <= slow_loss(parameters, scale, exact.h) + 1e-9
-
-
-def test_secant_is_above_the_exponential():
-    low, high = np.array([-3.0, -1.0, 0.5]), np.array([-1.0, 0.0, 0.5])
-    slope, intercept = secant(low, high)
-    for t in np.linspace(0, 1, 11):
-        x = low + t * (high - low)
-        assert np.all(slope * x + intercept >= np.exp(x) - 1e-12)
-
-
 # ---- certificate --------------------------------------------------------------------------------------
 
 
@@ -308,25 +148,6 @@ def test_infinite_slope_has_an_infinite_gap_unless_the_weight_is_fixed():
     slope, h = np.array([-np.inf, 1.0, 1.0, 1.0, 1.0]), np.array([0, 0.25, 0.25, 0.25, 0.25])
     assert frank_wolfe_gap(slope, h, problem()) == np.inf
     assert frank_wolfe_gap(slope, h, problem({"s0": (0, 0)})) < 1e-12
-
-
-@given(st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None)
-def test_linear_bound_is_below_every_feasible_point(seed):
-    rng = np.random.default_rng(seed)
-    cost = rng.normal(size=4) * 10 ** rng.uniform(-3, 6)
-    rows = rng.normal(size=(2, 4))
-    points = rng.uniform(0, 1, size=(200, 4))
-    limits = rows @ points[0]
-    bound, reduced = linear_minimum(cost, np.zeros(4), np.ones(4), at_most=rows, at_most_to=limits)
-    feasible = points[(points @ rows.T <= limits).all(axis=1)]
-    cheaper = np.where(reduced > 0, 0.0, 1.0)
-    assert np.all(feasible @ cost >= bound + (feasible - cheaper) @ reduced - 1e-6 * np.abs(cost).max())
-    assert np.min(feasible @ cost, initial=cost @ points[0]) >= bound - 1e-9 * np.abs(cost).max()
-
-
-def test_linear_bound_of_an_empty_set_is_infinite():
-    assert linear_minimum(np.ones(2), np.zeros(2), np.ones(2), np.ones((1, 2)), np.array([3.0]))[0] == np.inf
 
 
 # ---- interior point -----------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_derivatives_of_many_draws_are_those_of_each(law):
     z = spread(fit, 0.1).draw(4)
     h = np.random.default_rng(0).dirichlet(np.ones(7), 3)
     which = np.array([3, 0, 2])
-    many = at.derivatives_of(z, target)(which, h)
+    many = at.derivatives_of(z, target)(which, h, np.zeros(len(which)))
     for i, draw in enumerate(which):
         one = at.with_parameters(z[draw]).derivatives(target)(h[i])
         for a, b in zip(many, one, strict=True):
@@ -174,7 +174,7 @@ def test_every_draw_keeps_to_the_limits_and_is_certified(law, limits):
     assert (u.optima <= problem.upper).all()
     np.testing.assert_allclose(u.optima.sum(1), 1, atol=1e-12)
     at = Target(fit, SCALE["n_params"], SCALE["n_tokens"])
-    _, gradients, _ = at.derivatives_of(fit.draw(60), problem.target)(np.arange(60), u.optima)
+    _, gradients, _ = at.derivatives_of(fit.draw(60), problem.target)(np.arange(60), u.optima, np.zeros(60))
     assert max(frank_wolfe_gap(g, h, problem) for g, h in zip(gradients, u.optima, strict=True)) < 1e-6
     for source, (low, high) in u.weights.items():
         i = fit.sources.index(source)
@@ -257,11 +257,11 @@ def test_a_draw_that_the_search_leaves_open_is_solved_alone():
     class Stuck(Target):
         """Slopes of one draw that lead nowhere, so that its gap stays open."""
 
-        def derivatives_of(self, z: np.ndarray, target: np.ndarray):
-            true = super().derivatives_of(z, target)
+        def derivatives_of(self, z: np.ndarray, target: np.ndarray, over=("mean", 0.0)):
+            true = super().derivatives_of(z, target, over)
 
-            def evaluate(which, h):
-                value, gradient, hessian = true(which, h)
+            def evaluate(which, h, barrier):
+                value, gradient, hessian = true(which, h, barrier)
                 gradient = np.where(
                     (which == 2)[:, None] & (value > 0)[:, None], gradient - 10 * np.sign(h - 0.5), gradient
                 )
@@ -277,6 +277,28 @@ def test_a_draw_that_the_search_leaves_open_is_solved_alone():
     assert len(best.h) == 5
     assert len(asked) == 1
     np.testing.assert_array_equal(asked[0].fit.z, z[2])
+
+
+@pytest.mark.parametrize("over", ["max", "cvar:.6"])
+def test_draws_of_the_worst_domains_searched_at_once_are_those_solved_alone(over: str) -> None:
+    fit = spread(random_fit("transfer", 5, 4, 1), 0.03)
+    at = Target(fit, SCALE["n_params"], SCALE["n_tokens"])
+    problem = MixtureProblem.build(fit.sources, fit.domains, over=over, bounds={"s0": (0.1, 1)})
+    z, asked = fit.draw(12), []
+
+    def alone(other: Target) -> np.ndarray:
+        asked.append(other)
+        return solve(other, problem).h
+
+    best = optima(at, z, problem, solve(at, problem).h, alone)
+    assert len(best.h) == 12
+    assert not asked or over != "max"
+    for h, objective, draw in zip(best.h, best.objective, z, strict=True):
+        found = solve(at.with_parameters(draw), problem)
+        assert objective == pytest.approx(found.objective, abs=1e-8)
+        assert at.objectives(draw[None], h[None], problem.target, problem.over)[0, 0] == pytest.approx(
+            objective
+        )
 
 
 # ---- intervals -----------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ _OPTIONS = (
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
         help="YAML file of these limits and more: caps and divergence from a prior mixture, highest losses of domains, "
-        "a budget of generation, the worst instead of the mean of domains (docs/mixtures.md). Options win over it.",
+        "a budget of generation, the worst instead of the mean of domains (docs/mixtures.md). Bounds given as "
+        "options hold as well; other options win over it.",
     ),
 )
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-_SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-_SIZE = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbt]?)", re.IGNORECASE)
 # The source's name may hold = and < too (not <=): the limits are numbers.
 _BOUND = re.compile(
     r"(?:(?P<first>[\d.e+-]+)\s*(?P<op>[<>]=))?(?P<name>(?:(?![<>]=).)+)(?P<op2>[<>]=)(?P<last>[^<>=]+)",
@@ -27,8 +25,12 @@ def parse_size(text: str) -> float:
     ValueError
         When the text is no positive, finite number with an optional suffix.
     """
-    match = _SIZE.fullmatch(text.strip())
-    value = float(match[1]) * _SUFFIX[match[2].lower()] if match else math.nan
+    from lawkit.io import _cells
+
+    try:
+        value = _cells.parse_size(text)
+    except (ValueError, ArithmeticError):
+        value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{text!r} is not a size: write a positive number such as 7e9, 7B, 300M or 2T")
     return value

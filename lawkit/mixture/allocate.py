@@ -128,7 +128,8 @@ def allocate(
     Parameters
     ----------
     fit
-        A fitted law in which the loss falls with both n_params and n_tokens.
+        A fitted law in which the loss falls with both n_params and n_tokens, or with one where all runs have the
+        same other one: that is held, and the budget buys the first.
     flops
         The budget, counted as 6 n_params n_tokens and the cost of generation.
     bounds, available, max_epochs, target, groups, constraints
@@ -165,17 +166,7 @@ def allocate(
     if not 0 < interval < 1:
         raise OptimizeError(f"interval must lie between 0 and 1, got {interval!r}")
     law = fit.law
-    for name in ("n_params", "n_tokens"):
-        if name not in law.columns or getattr(fit.runs, name) is None:
-            why = (
-                f"law {law.name} does not use it"
-                if name not in law.columns
-                else "the runs have no such column"
-            )
-            raise OptimizeError(
-                f"a budget is split between n_params and n_tokens, but {name} does not count here: {why}; fit a law of "
-                "both to runs of several sizes"
-            )
+    held = _held(fit)
     asked = merged(
         read_constraints(constraints, fit.sources, fit.domains), bounds=bounds, available=available,
         max_epochs=max_epochs, target=target, groups=groups,
@@ -191,7 +182,7 @@ def allocate(
         raise OptimizeError(
             f"law {law.name} does not depend on mixture weights: leave {', '.join(sorted(extra))} out"
         )
-    budget = Budget(fit, flops, asked, seed)
+    budget = Budget(fit, flops, asked, seed, held)
     n, share = split(budget)
     d = float(budget.tokens(n, share))
     h, objective, solution = budget.at(n, share)
@@ -212,6 +203,35 @@ def allocate(
         certificate="global" if solution is None else solution.certificate,
         warnings=tuple(dict.fromkeys([*warnings, *(() if solution is None else solution.notes)])),
     )  # fmt: skip
+
+
+def _held(fit: Fit) -> tuple[str, float] | None:
+    """The size that a law of the other one lacks, and its value in the runs; None for a law of both.
+
+    Raises
+    ------
+    OptimizeError
+        For sizes that the runs do not record, and a size that the law lacks though it takes several values.
+    """
+    law, held = fit.law, None
+    for name in ("n_params", "n_tokens"):
+        recorded = getattr(fit.runs, name)
+        if name in law.columns and recorded is not None:
+            continue
+        if (
+            name not in law.columns
+            and recorded is not None
+            and held is None
+            and np.ptp(np.log(recorded)) < 1e-9
+        ):
+            held = name, float(recorded[0])
+            continue
+        why = f"law {law.name} does not use it" if name not in law.columns else "the runs have no such column"
+        raise OptimizeError(
+            f"a budget is split between n_params and n_tokens, but {name} does not count here: {why}; fit a law of "
+            "both to runs of several sizes"
+        )
+    return held
 
 
 def _under_draws(
@@ -277,5 +297,5 @@ def _fixed_sizes(fit: Fit) -> list[str]:
     return [
         f"{name} takes one value only in the runs: the split rests on the law and its priors"
         for name in ("n_params", "n_tokens")
-        if np.ptp(np.log(getattr(fit.runs, name))) < 0.02
+        if name in fit.law.columns and np.ptp(np.log(getattr(fit.runs, name))) < 0.02
     ]

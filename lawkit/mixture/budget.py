@@ -53,10 +53,24 @@ class Budget:
         Arguments of `MixtureProblem.build`.
     seed
         For laws that are not convex in the weights.
+    held
+        A size that is given, n_params or n_tokens, with its value.
+
+    Raises
+    ------
+    OptimizeError
+        For generation beside a size that is held.
     """
 
-    def __init__(self, fit: Fit, flops: float, asked: Mapping[str, Any], seed: int) -> None:
-        self.fit, self.flops, self.asked, self.seed = fit, flops, dict(asked), seed
+    def __init__(
+        self,
+        fit: Fit,
+        flops: float,
+        asked: Mapping[str, Any],
+        seed: int,
+        held: tuple[str, float] | None = None,
+    ) -> None:
+        self.fit, self.flops, self.asked, self.seed, self.held = fit, flops, dict(asked), seed, held
         self.mixed = "weights" in fit.law.columns
         generation = self.asked.pop("generation", None)
         self.cost, self.own_budget = np.zeros(len(fit.sources)), None
@@ -64,11 +78,19 @@ class Budget:
             self.cost = generation_cost(generation["cost"], fit.sources)
             self.own_budget = generation.get("budget")
         self.dearest = float(self.cost.max(initial=0.0))
+        if held is not None and self.dearest:
+            raise OptimizeError(
+                f"law {fit.law.name} is fitted at one {held[0]}, so that a budget cannot be split between training and "
+                "generation: leave generation out, or fit a law of both sizes"
+            )
         self.target = target_weights(self.asked.get("target"), fit.domains)
         # Laws that count repetition need the unique tokens at any split.
         self.unique = unique_tokens(fit, self.asked.get("available"))
         low, high = (np.sqrt(flops / FLOPS_PER / r) for r in RATIOS[::-1])
         self.ends = np.array([low, high])
+        if held is not None:
+            n = held[1] if held[0] == "n_params" else flops / (FLOPS_PER * held[1])
+            self.ends = np.array([n, n])
         self.kept: dict[tuple[float, float], tuple[np.ndarray, float, Solution | None]] = {}
 
     def tokens(self, n: Any, share: float) -> Any:
@@ -176,9 +198,10 @@ class Budget:
 
     def prices(self, n: float, share: float) -> tuple[float, float | None]:
         """Change of the loss per 1e18 more flops of training (more tokens) and of generation."""
-        _, by_d = self.slopes(n, share)
+        by_n, by_d = self.slopes(n, share)
         d = float(self.tokens(n, share))
-        training = by_d / (d * (FLOPS_PER * n + self.dearest * share))
+        bought = by_n if self.held is not None and self.held[0] == "n_tokens" else by_d
+        training = bought / (d * (FLOPS_PER * n + self.dearest * share))
         if not self.dearest:
             return 1e18 * training, None
         of = next((a for a in self.active(n, share) if a.kind == "generation"), None)
@@ -196,6 +219,8 @@ def split(budget: Budget) -> tuple[float, float]:
     OptimizeError
         For a law without a best split of this budget.
     """
+    if budget.held is not None:
+        return float(budget.ends[0]), 0.0
     if not budget.dearest:
         return best_size(budget, 0.0)[0], 0.0
     losses, sizes = [], []

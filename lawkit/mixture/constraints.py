@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lawkit.errors import OptimizeError
-
-_SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-_AMOUNT = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbt]?)", re.IGNORECASE)
+from lawkit.io._cells import parse_size
+from lawkit.mixture import _checks
 
 #: What a file may hold, in the order of the documentation.
 KEYS = (
@@ -62,14 +60,52 @@ def read_constraints(given: Any, sources: Sequence[str], domains: Sequence[str])
 
 
 def merged(read: Mapping[str, Any], **flags: Any) -> dict[str, Any]:
-    """What a file says with what was said beside it, which wins by name where both are mappings."""
+    """What a file says with what was said beside it.
+
+    Bounds on one source or group hold both; otherwise what was said beside wins, by name where both are mappings.
+
+    Raises
+    ------
+    OptimizeError
+        For bounds that leave nothing between them, and a group of other sources under a name that is taken.
+    """
     out = dict(read)
     for key, value in flags.items():
         if value is None:
             continue
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = {**out[key], **value} if both else value
+        if not (isinstance(value, Mapping) and isinstance(out.get(key), Mapping)):
+            out[key] = value
+            continue
+        both = {**out[key], **value}
+        for name in set(out[key]) & set(value):
+            if key == "bounds":
+                both[name] = _narrower(f"bounds of {name!r}", out[key][name], _checks.pair(value[name], name))
+            elif key == "groups":
+                both[name] = _same_group(name, out[key][name], value[name])
+        out[key] = both
     return out
+
+
+def _same_group(name: str, first: Mapping[str, Any], second: Any) -> Any:
+    """The limits of two groups of one name and the same sources."""
+    if not isinstance(second, Mapping) or "sources" not in second:
+        return second  # refused where groups are read
+    if set(first["sources"]) != set(second["sources"]):
+        raise OptimizeError(f"groups[{name!r}] comes twice, with other sources: give each a name of its own")
+    pair = _checks.pair((second.get("lower"), second.get("upper")), f"groups[{name!r}]")
+    low, high = _narrower(f"groups[{name!r}]", (first["lower"], first["upper"]), pair)
+    return {"sources": first["sources"], "lower": low, "upper": high}
+
+
+def _narrower(what: str, first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    """What two pairs of limits leave."""
+    low, high = max(first[0], second[0]), min(first[1], second[1])
+    if low > high:
+        raise OptimizeError(
+            f"{what}: the constraints say {first[0]:g} to {first[1]:g}, the option {second[0]:g} to {second[1]:g}, "
+            "which leaves nothing: both hold, so change one"
+        )
+    return low, high
 
 
 def _load(path: Path) -> Any:
@@ -223,17 +259,10 @@ class _Reader:
         return number
 
     def amount(self, value: Any, path: Sequence[str]) -> float:
-        rule = "must be a number of 0 or more, such as 20B or 2e12"
-        if isinstance(value, str):
-            match = _AMOUNT.fullmatch(value.strip())
-            if match is None:
-                raise self.fail(path, value, rule)
-            return float(match[1]) * _SUFFIX[match[2].lower()]
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-            or value < 0
-        ):
-            raise self.fail(path, value, rule)
-        return float(value)
+        try:
+            number = parse_size(value)
+        except (ValueError, TypeError, ArithmeticError):
+            number = math.nan
+        if not (math.isfinite(number) and number >= 0):
+            raise self.fail(path, value, "must be a number of 0 or more, such as 20B or 2e12")
+        return number

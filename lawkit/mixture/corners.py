@@ -29,12 +29,12 @@ def worst(losses: np.ndarray, caps: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def smoothed(
-    losses: np.ndarray, caps: np.ndarray, barrier: float
+    losses: np.ndarray, caps: np.ndarray, barrier: float | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rounded CVaR of losses (n, S), row by row: values (n,), first derivatives (n, S) and weights (n, S).
 
-    The Hessian of a row with weights q is diag(q) - q q' / sum(q). Caps (S,) that sum to 1 leave the mean, without
-    curvature.
+    `barrier` is one number or (n, 1). The Hessian of a row with weights q is diag(q) - q q' / sum(q). Caps (S,) that
+    sum to 1 leave the mean, without curvature.
     """
     n, S = losses.shape
     room = float(caps.sum()) - 1
@@ -60,7 +60,9 @@ def smoothed(
     return (top + t)[:, 0] + rest, p / p.sum(1, keepdims=True), barrier / (a * a + b * b)
 
 
-def _slacks(r: np.ndarray, caps: np.ndarray, barrier: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _slacks(
+    r: np.ndarray, caps: np.ndarray, barrier: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For excesses r, the best slack a, b = a - r, and barrier / b; each to full precision."""
     root = np.sqrt(4 * barrier**2 + (caps * r) ** 2)
     far = np.abs(caps * r)

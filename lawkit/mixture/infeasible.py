@@ -10,7 +10,7 @@ import numpy as np
 from lawkit.errors import OptimizeError
 from lawkit.mixture._checks import listed
 from lawkit.mixture.limits import Limit
-from lawkit.mixture.polytope import RESOLUTION, linear_program
+from lawkit.mixture.polytope import RESOLUTION, Polytope, linear_program
 
 if TYPE_CHECKING:
     from lawkit.mixture.problem import MixtureProblem
@@ -49,7 +49,7 @@ def refuse_infeasible(problem: MixtureProblem) -> None:
             and problem.upper.sum() >= 1 - RESOLUTION
         ):
             return
-    elif violation(limits, len(problem.sources))[0] <= 1e-11:
+    elif problem.polytope.inhabited or violation(limits, len(problem.sources))[0] <= 1e-11:
         return
     K = len(problem.sources)
     subset = irreducible(limits, K)
@@ -149,3 +149,22 @@ def irreducible(limits: Sequence[Limit], K: int) -> list[Limit]:
         if without and violation(without, K)[0] > 1e-11:
             kept = without
     return kept
+
+
+def proven_empty(polytope: Polytope) -> bool:
+    """Whether no mixture keeps to the limits, proven by weak duality."""
+    if polytope.simple:
+        return polytope.lower.sum() > 1 + 1e-12 or polytope.upper.sum() < 1 - 1e-12
+    m, K = len(polytope.most), len(polytope.lower)
+    equal = np.vstack([polytope.equal[1:], -polytope.equal[1:]])
+    rows = np.vstack([polytope.rows, equal])
+    found = linear_program(
+        np.r_[np.zeros(K), 1.0], np.r_[polytope.lower, 0.0], np.r_[polytope.upper, np.inf],
+        np.r_[np.ones(K), 0.0][None], np.ones(1), np.hstack([rows, -np.ones((len(rows), 1))]),
+        np.r_[polytope.most, polytope.equal_to[1:], -polytope.equal_to[1:]],
+    )  # fmt: skip
+    if found.status != 0 or found.fun < 1e-9:
+        return found.status == 2 and bool(polytope.lower.sum() > 1 or polytope.upper.sum() < 1)
+    y = np.maximum(-found.ineqlin.marginals, 0.0)
+    q = (len(rows) - m) // 2
+    return polytope.minimum(np.zeros(K), np.r_[y[:m], y[m : m + q] - y[m + q :]]) > 1e-10

@@ -7,7 +7,7 @@ import numpy as np
 from lawkit.mixture.corners import smoothed, worst
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.smooth import Full
-from lawkit.mixture.target import LARGEST, Target
+from lawkit.mixture.target import LARGEST, Target, domain_caps
 
 #: Draws of less weight than this add no curvature.
 SLIGHT = 1e-9
@@ -38,10 +38,10 @@ class Objective:
         self.z = at.fit.z[None] if z is None else z
         self.used = np.flatnonzero(problem.target > 0)
         v = problem.target[self.used]
-        word, level = problem.over
-        self.domain_caps = np.ones(len(v)) if word == "max" else v / (1 - level)
+        self.domain_caps = domain_caps(v, problem.over)
         S = len(self.z)
         self.draw_caps = np.full(S, 1 / ((1 - (risk[1] if risk[0] == "cvar" else 0.0)) * S))
+        self._asked, self._answer = b"", (np.empty(0), np.empty(0))
         self.ceilings = problem.ceilings
         self.most = np.empty(0) if problem.max_loss is None else problem.max_loss[self.ceilings]
 
@@ -154,8 +154,10 @@ class Objective:
 
     def expanded(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Losses (S, used) and their slopes (S, used, K)."""
-        loss, slope, _ = self._parts(self.z, self.used, h, False)
-        return loss, slope
+        key = h.tobytes()
+        if key != self._asked:  # the certificate asks several times for the same
+            self._asked, self._answer = key, self._parts(self.z, self.used, h, False)[:2]
+        return self._answer
 
     def _parts(
         self, z: np.ndarray, domains: np.ndarray, h: np.ndarray, second: bool

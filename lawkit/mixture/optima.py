@@ -9,10 +9,11 @@ import numpy as np
 
 from lawkit.errors import OptimizeError
 from lawkit.mixture.certificate import frank_wolfe_gap
+from lawkit.mixture.corners import smoothed
 from lawkit.mixture.problem import MixtureProblem
 from lawkit.mixture.smooth import minimise_many
 from lawkit.mixture.solve import TOLERANCE
-from lawkit.mixture.target import Target
+from lawkit.mixture.target import Target, domain_caps
 
 #: First barrier weight and depth of the start: draws have their optima near that of the point fit.
 BARRIER, DEPTH = 1e-3, 0.05
@@ -69,20 +70,28 @@ def optima(
         objective = at.objectives(z, start[None], problem.target, problem.over)[:, 0]
         sound = np.isfinite(objective)
         return Optima(h[sound], objective[sound], z[sound])
-    if problem.max_kl < np.inf or problem.ceilings.size or problem.over[0] != "mean":
+    if problem.max_kl < np.inf or problem.ceilings.size:
         return _one_by_one(at, z, problem, start, solve)
-    derivatives = at.derivatives_of(z, problem.target)
-    everyone = np.arange(len(z))
+    corners = problem.over[0] != "mean"
+    derivatives = at.derivatives_of(z, problem.target, problem.over)
     begin = polytope.toward(start, DEPTH)
-    found = minimise_many(derivatives, polytope, [begin] * len(z), BARRIER)
-    h = np.array([s.h for s in found])
-    objective, gradient, _ = derivatives(everyone, h)
+    found = minimise_many(derivatives, polytope, [begin] * len(z), BARRIER, corners=corners)
+    h, barriers = np.array([s.h for s in found]), np.array([s.barrier for s in found])
+
+    def judged(which: np.ndarray) -> np.ndarray:
+        """(len(which),) objectives themselves, corners and all."""
+        return np.array([at.objectives(z[[i]], h[[i]], problem.target, problem.over)[0, 0] for i in which])
+
+    # With rounded corners, the slope is that of a weighted mean of the losses, and `lifted` what that lies above them.
+    rounded, gradient, _ = derivatives(np.arange(len(z)), h, barriers)
+    objective = judged(np.arange(len(z))) if corners else rounded
+    lifted = objective - _mean(at, z, h, problem, barriers) if corners else np.zeros(len(z))
     sound = np.isfinite(objective)
     if at.fit.law.convex_in_weights or at.fit.law.form is not None:
         closed = np.array(
             [
-                ok and frank_wolfe_gap(g, x, polytope) <= TOLERANCE
-                for ok, g, x in zip(sound, gradient, h, strict=True)
+                ok and over + frank_wolfe_gap(g, x, polytope) <= TOLERANCE
+                for ok, over, g, x in zip(sound, lifted, gradient, h, strict=True)
             ]
         )
         for i in np.flatnonzero(sound & ~closed):
@@ -91,11 +100,23 @@ def optima(
             except OptimizeError:
                 continue
             closed[i] = True
-            objective[i] = derivatives(everyone[[i]], h[[i]])[0][0]
+            objective[i] = judged(np.array([i]))[0]
         sound = closed
     else:
-        sound &= objective <= at.objectives(z, begin[None], problem.target)[:, 0]
+        sound &= objective <= at.objectives(z, begin[None], problem.target, problem.over)[:, 0]
     return Optima(h[sound], objective[sound], z[sound])
+
+
+def _mean(
+    at: Target, z: np.ndarray, h: np.ndarray, problem: MixtureProblem, barriers: np.ndarray
+) -> np.ndarray:
+    """(S,) means of the losses of the draws at their mixtures by the weights of the rounded maximum or CVaR."""
+    used = np.flatnonzero(problem.target > 0)
+    losses = np.array([
+        at.fit.estimate.losses_at(z[[i]], at.inputs(h[[i]]))[0, 0, used] for i in range(len(z))
+    ])  # fmt: skip
+    weights = smoothed(losses, domain_caps(problem.target[used], problem.over), barriers[:, None])[1]
+    return (weights * losses).sum(1)
 
 
 def _one_by_one(

@@ -67,7 +67,8 @@ def optimize_mixture(
     constraints
         Path of a YAML file, or a mapping of the same keys, with these limits and more: `max_ratio` and `max_kl` to a
         `prior` mixture, a `max_loss` of single domains, a budget of `generation`, `over` domains the mean, the maximum
-        or CVaR. See `lawkit.mixture.constraints.read_constraints`. The other arguments add to it, and win by name.
+        or CVaR. See `lawkit.mixture.constraints.read_constraints`. Bounds and groups given beside it hold as well;
+        the other arguments win by name.
     risk
         What is minimised over draws of the parameters, all of which share the mixture: 'mean', 'cvar:q' (the mean of
         the worst share 1 - q), or 'quantile:q' (searched from the optimum of cvar:q; local). By default 'point': the

@@ -114,6 +114,15 @@ class Polytope:
             raise OptimizeError(f"HiGHS found no mixture within the limits ({found.message.strip()})")
         return low + width * found.x[:K], float(found.x[K])
 
+    @property
+    def inhabited(self) -> bool:
+        """Whether the center keeps to all limits; a set that is not may still hold some mixture."""
+        try:
+            h, room = self._deepest
+        except OptimizeError:
+            return False
+        return room >= 0 and self.contains(h, 1e-12)
+
     def inner(self) -> Polytope:
         """The same set written with room inside: limits that always hold with equality become equations.
 
@@ -257,15 +266,24 @@ class Polytope:
             y, w = np.maximum(prices[:m], 0.0), prices[m:]
             cost = cost + y @ self.rows + w @ self.equal[1:]
             constant = -float(y @ self.most + w @ self.equal_to[1:])
-        slope, low, high = cost[self.free], self.lower[self.free], self.upper[self.free]
         fixed = float(cost[~self.free] @ self.lower[~self.free])
+        slope = cost[self.free]
         if not np.all(np.isfinite(slope)):
             return -np.inf
         if not len(slope):
             return constant + fixed
-        rest = 1 - self.lower[~self.free].sum()
+        return constant + fixed + float(self._at_unit_prices(slope).max())
+
+    def unit_price(self, cost: np.ndarray) -> float:
+        """What a unit of weight is worth where cost . h (K,) is least under the limits of single weights."""
+        slope = cost[self.free]
+        return float(slope[np.argmax(self._at_unit_prices(slope))]) if len(slope) else 0.0
+
+    def _at_unit_prices(self, slope: np.ndarray) -> np.ndarray:
+        """The dual's values where the price of a unit of weight is one of the slopes."""
+        low, high = self.lower[self.free], self.upper[self.free]
         over = slope - slope[:, None]  # (prices, sources)
-        return constant + fixed + float((slope * rest + np.minimum(over * low, over * high).sum(1)).max())
+        return slope * (1 - self.lower[~self.free].sum()) + np.minimum(over * low, over * high).sum(1)
 
     def prices_of(self, cost: np.ndarray) -> np.ndarray | None:
         """Multipliers for `minimum` by HiGHS; None where it fails."""

@@ -153,6 +153,7 @@ class MixtureProblem:
             limit = generation_limit(generation.get("cost", {}), generation["budget"], n_tokens, sources)
             if limit.value < 1 - 1e-9:  # else it pays for every mixture
                 rows.append(limit)
+        _refuse_names(sources, rows, kl, max_loss or {})
         problem = cls(
             sources=tuple(sources),
             domains=tuple(domains),
@@ -291,6 +292,21 @@ def _reference(
     if kl <= 0:
         raise OptimizeError(f"max_kl must be above 0 nats, got {max_kl!r}")
     return _checks.mixture(prior, sources, "prior"), kl
+
+
+def _refuse_names(
+    sources: Sequence[str], rows: Sequence[Limit], kl: float, max_loss: Mapping[str, float]
+) -> None:
+    """Nothing, unless a source has the name that the price of another limit goes by."""
+    taken = {row.name for row in rows if row.kind == "generation"} | {f"loss_{d}" for d in max_loss}
+    taken |= {"divergence"} if kl < np.inf else set()
+    for name in sources:
+        if name in taken:
+            raise OptimizeError(
+                f"a source is called {name!r}, and so is the price of a limit asked for (of generation, of the "
+                "divergence from the prior, or loss_ and a domain): leave that limit out, or rename the source's "
+                "columns in the runs table and fit again"
+            )
 
 
 def _ceilings(max_loss: Mapping[str, float] | None, domains: Sequence[str]) -> np.ndarray | None:

@@ -107,6 +107,6 @@ def _least_quantile(at: Target, problem: MixtureProblem, z: np.ndarray, keep: in
     derivatives = at.derivatives_of(z, problem.target)
     found = minimise_many(derivatives, polytope, [polytope.toward(h, 0.05)] * len(z), 1e-3)
     mixtures = np.array([s.h for s in found])
-    values, slopes, _ = derivatives(np.arange(len(z)), mixtures)
+    values, slopes, _ = derivatives(np.arange(len(z)), mixtures, np.zeros(len(z)))
     gaps = [frank_wolfe_gap(g, x, polytope) for g, x in zip(slopes, mixtures, strict=True)]
     return float(np.sort(values - np.array(gaps))[keep - 1])

@@ -20,8 +20,9 @@ from lawkit.mixture.polytope import RESOLUTION, Polytope
 Expansion = tuple[float, np.ndarray, np.ndarray]
 #: They at a mixture (K,).
 Derivatives = Callable[[np.ndarray], Expansion]
-#: They for the objectives numbered (m,) of many, each at its own mixture (m, K): (m,), (m, K), (m, K, K).
-ManyDerivatives = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+#: They for the objectives numbered (m,) of many, each at its own mixture (m, K) and barrier weight (m,): (m,), (m, K)
+#: and (m, K, K).
+ManyDerivatives = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 class Full(NamedTuple):
@@ -146,6 +147,7 @@ def minimise_many(
     starts: Sequence[np.ndarray],
     barrier: float = 1e-2,
     max_iterations: int = 200,
+    corners: bool = False,
 ) -> list[SmoothSolution]:
     """`minimise` for several objectives under the same limits, with one evaluation of them all a step.
 
@@ -155,18 +157,22 @@ def minimise_many(
         Of those asked for, by number.
     starts
         One mixture (K,) for each objective, as in `minimise`.
+    corners
+        As in `minimise_full`.
     """
     polytope: Polytope = getattr(problem, "polytope", problem)
-    searches = [_search(polytope, start, barrier, max_iterations, False) for start in starts]
-    asked = {i: next(search)[0] for i, search in enumerate(searches)}
+    most = (2 if corners else 1) * max_iterations
+    searches = [_search(polytope, start, barrier, most, corners) for start in starts]
+    asked = {i: next(search) for i, search in enumerate(searches)}
     nothing = _none(len(polytope.lower))
     found: dict[int, SmoothSolution] = {}
     while asked:
+        mixtures, barriers = (np.array(x) for x in zip(*asked.values(), strict=True))
         with np.errstate(all="ignore"):
-            answers = derivatives(np.array(list(asked)), np.array(list(asked.values())))
+            answers = derivatives(np.array(list(asked)), mixtures, barriers)
         for i, value, gradient, hessian in zip(list(asked), *answers, strict=True):
             try:
-                asked[i], _ = searches[i].send(Full(float(value), gradient, hessian, *nothing))
+                asked[i] = searches[i].send(Full(float(value), gradient, hessian, *nothing))
             except StopIteration as end:
                 del asked[i]
                 found[i] = end.value

@@ -9,8 +9,9 @@ import numpy as np
 
 from lawkit.errors import OptimizeError
 from lawkit.mixture import _capacity_search
-from lawkit.mixture._linear import by_scipy
 from lawkit.mixture._linearised import multipliers
+from lawkit.mixture._scipy import by_scipy
+from lawkit.mixture.capacity import CapacityObjective
 from lawkit.mixture.certificate import certified
 from lawkit.mixture.feasible import strict_start
 from lawkit.mixture.objective import Objective
@@ -97,9 +98,8 @@ def solve(
         if objective.constrained and objective.constraints(only)[0].max() > 1e-12:
             strict_start(objective, polytope, [only])
         return _finished(objective, only, value, value, "global", weights, np.zeros(len(objective.names())))
-    plain = not (objective.constrained or objective.corners or z is not None) and polytope is problem.polytope
-    if law.form == "capacity" and plain:
-        return _solve_capacity(at, problem, objective)
+    if law.form == "capacity" and z is None:
+        return _solve_capacity(objective, polytope)
     if law.convex_in_weights:
         return _solve_convex(objective, polytope, start)
     return _solve_local(objective, polytope, seed)
@@ -136,22 +136,20 @@ def _solve_convex(objective: Objective, polytope: Polytope, start: np.ndarray | 
     return replace(best, certificate="global", notes=tuple(notes))
 
 
-def _solve_capacity(at: Target, problem: MixtureProblem, objective: Objective) -> Solution:
-    by_source = np.zeros(len(problem.sources))
-    by_source[[problem.sources.index(d) for d in problem.domains]] = problem.target
-    parameters = at.fit.parameters[problem.domains[0]]
-    own = replace(problem, domains=problem.sources, target=by_source, max_loss=None)
-    found = _capacity_search.solve(parameters, at.scale, own, at.derivatives(problem.target))
-    value, weights = objective.exact(found.h)
-    gap = max(0.0, value - found.lower_bound)
-    if gap <= TOLERANCE:
-        return _finished(objective, found.h, value, found.lower_bound, "global", weights, np.empty(0))
-    note = (
-        f"the mixture is within {gap:.2g} nats of the best possible, but that it is the best is not proven: "
-        "the limits keep the capacity law's convex relaxation from being exact"
-    )
-    out = _finished(objective, found.h, value, found.lower_bound, "local", weights, np.empty(0))
-    return replace(out, notes=(note,))
+def _solve_capacity(objective: Objective, polytope: Polytope) -> Solution:
+    form = CapacityObjective(objective)
+    found = _capacity_search.solve(form, polytope)
+    value, _ = objective.exact(found.h)
+    if abs(value - found.value) > 1e-6 * abs(value):
+        raise OptimizeError(
+            f"the capacity program reads a loss of {found.value:.9g} where the law says {value:.9g}: "
+            "its parameters are not those of the law in 2606.08167"
+        )
+    out = _finished(objective, found.h, value, found.lower_bound, "global", found.weights, found.outer)
+    if out.gap <= TOLERANCE:
+        return out
+    note = f"the mixture is within {out.gap:.2g} nats of the best possible, but that it is the best is not proven"
+    return replace(out, certificate="local", notes=(note,))
 
 
 def _solve_local(objective: Objective, polytope: Polytope, seed: int) -> Solution:

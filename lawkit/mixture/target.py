@@ -12,7 +12,7 @@ import numpy as np
 
 from lawkit.errors import OptimizeError
 from lawkit.mixture._form import Scale
-from lawkit.mixture.corners import worst
+from lawkit.mixture.corners import smoothed, worst
 from lawkit.mixture.problem import RESOLUTION
 from lawkit.mixture.smooth import Derivatives, ManyDerivatives
 
@@ -100,29 +100,48 @@ class Target:
         with np.errstate(all="ignore"):
             return over_domains(self.fit.estimate.losses_at(z, self.inputs(mixtures)), target, over)
 
-    def derivatives_of(self, z: np.ndarray, target: np.ndarray) -> ManyDerivatives:
+    def derivatives_of(
+        self, z: np.ndarray, target: np.ndarray, over: tuple[str, float] = ("mean", 0.0)
+    ) -> ManyDerivatives:
         """The objectives under S unconstrained parameters z (S, G, P), each as a function of its own mixture."""
         law, estimate = self.fit.law, self.fit.estimate
         used = np.flatnonzero(target > 0)
         groups = np.zeros(1, int) if law.coupled else used
         v = target[used]
+        caps = domain_caps(v, over)
 
-        def some(which: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def some(which: np.ndarray, h: np.ndarray, barrier: np.ndarray) -> tuple[np.ndarray, ...]:
             m, G = len(h), len(groups)
             x = replace(
                 self.inputs(h[:1]).take(np.tile(groups, m)), weights=np.repeat(h, G, axis=0)[:, None, :]
             )
             parts = law.function.hessian(z[which][:, groups].reshape(m * G, -1), x, ("weights",))
-            if law.coupled:  # (m, 1, E, ..)
-                return tuple(np.tensordot(p[:, 0, used], v, (1, 0)) for p in parts)  # type: ignore[return-value]
-            return tuple(np.tensordot(p.reshape(m, G, *p.shape[3:]), v, (1, 0)) for p in parts)  # type: ignore[return-value]
+            if law.coupled:
+                loss, slope, curve = (p[:, 0, used] for p in parts)
+            else:
+                loss, slope, curve = (p.reshape(m, G, *p.shape[3:]) for p in parts)
+            if over[0] == "mean":
+                return tuple(np.tensordot(p, v, (1, 0)) for p in (loss, slope, curve))
+            value, p, q = smoothed(loss, caps, barrier[:, None])
+            middle = np.einsum("mn,mnk->mk", q, slope) / np.maximum(q.sum(1), 1e-300)[:, None]
+            apart = slope - middle[:, None]
+            bend = np.einsum("mn,mnk,mnl->mkl", q, apart, apart)
+            return value, np.einsum("mn,mnk->mk", p, slope), np.einsum("mn,mnkl->mkl", p, curve) + bend
 
-        def evaluate(which: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def evaluate(
+            which: np.ndarray, h: np.ndarray, barrier: np.ndarray
+        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             at_once = max(1, int(LARGEST / (len(estimate.domains) * h.shape[1] ** 2)))
-            parts = [some(which[i : i + at_once], h[i : i + at_once]) for i in range(0, len(which), at_once)]
+            cuts = [slice(i, i + at_once) for i in range(0, len(which), at_once)]
+            parts = [some(which[c], h[c], barrier[c]) for c in cuts]
             return tuple(np.concatenate(p) for p in zip(*parts, strict=True))  # type: ignore[return-value]
 
         return evaluate
+
+
+def domain_caps(weights: np.ndarray, over: tuple[str, float]) -> np.ndarray:
+    """Most that each domain's loss may count (n,), by its weight, in the mean, the maximum or CVaR."""
+    return np.ones(len(weights)) if over[0] == "max" else weights / (1 - over[1])
 
 
 def over_domains(losses: np.ndarray, target: np.ndarray, over: tuple[str, float]) -> np.ndarray:
@@ -132,7 +151,8 @@ def over_domains(losses: np.ndarray, target: np.ndarray, over: tuple[str, float]
         return losses[..., used] @ target[used]
     if over[0] == "max":
         return losses[..., used].max(-1)
-    return np.apply_along_axis(lambda f: worst(f, target[used] / (1 - over[1]))[0], -1, losses[..., used])
+    caps = domain_caps(target[used], over)
+    return np.apply_along_axis(lambda f: worst(f, caps)[0], -1, losses[..., used])
 
 
 def check_size(name: str, value: Any) -> None:
