@@ -45,7 +45,7 @@ class Circle:
         assert spec.goal is not None
         self._spec, self._bench, self._store, self._watcher = spec, bench, store, watcher
         self._goal: Goal = spec.goal
-        self._folder: Path = spec.path.parent
+        self._folder: Path = store.folder
         self._fit: Fit | None = None
 
     def turn(self, train: Callable[[], int]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: About how many candidates a round chooses from.
 _CANDIDATES = 10_000
+_NO_LIMIT = 1e40
 #: Constraints that a proposal can heed; the decision heeds all.
 _HEEDED = ("bounds", "available", "max_epochs", "target")
 
@@ -53,7 +54,11 @@ def fit_runs(goal: Goal, runs: Runs) -> Fit:
         from lawkit.fitting.selection import compare_laws
 
         law = compare_laws(runs, goal.laws, seed=goal.seed, elpd=False)[0].law
-    return lawkit.fit(runs, law=law, seed=goal.seed)
+    fit = lawkit.fit(runs, law=law, seed=goal.seed, posterior=goal.posterior)
+    if fit.diagnostics.get("interrupted"):
+        # The fit would do without its draws; the study would then decide otherwise than without Ctrl-C.
+        raise KeyboardInterrupt
+    return fit
 
 
 def fit_summary(fit: Fit) -> dict[str, Any]:
@@ -65,6 +70,9 @@ def fit_summary(fit: Fit) -> dict[str, Any]:
 
 def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     """The best mixture at the target, what is known of it, and the regret expected of choosing it, in nats.
+
+    Of two estimates of the regret the larger counts: the mean over draws of the law's parameters, which few runs can
+    leave too narrow, and that to second order, which proposals save.
 
     Raises
     ------
@@ -88,11 +96,32 @@ def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     assert band.upper is not None
     ends = zip(fit.domains, band.lower[0].tolist(), band.upper[0].tolist(), strict=True)
     assert best.uncertainty is not None
+    second = _second_order(goal, fit)
     return {
         **best.to_dict(),
         "predicted_interval": {name: [low, high] for name, low, high in ends},
-        "expected_regret": best.uncertainty.regret_mean,
+        "regret_second_order": second,
+        "expected_regret": max(best.uncertainty.regret_mean, second),
     }
+
+
+def _second_order(goal: Goal, fit: Fit) -> float:
+    """What proposals take the regret to be now."""
+    import lawkit
+
+    asked = read_constraints(goal.constraints, fit.sources, fit.domains)
+    found = lawkit.propose_runs(
+        fit,
+        n_params=goal.n_params,
+        n_tokens=goal.n_tokens,
+        budget=_NO_LIMIT,
+        n=1,
+        candidates=fit.runs,
+        method="variance",
+        seed=goal.seed,
+        **{key: asked[key] for key in _HEEDED if key in asked},
+    )
+    return found.expected_regret_now or 0.0
 
 
 def propose(
@@ -125,7 +154,6 @@ def propose(
     seed = goal.seed + round_
     table = bench.candidates(_mixtures(goal, bench, fit, best, seed), done, failed)
     asked = read_constraints(goal.constraints, bench.sources, bench.domains)
-    extra = {"tolerance": goal.tolerance} if goal.method == "regret" else {}
     proposal = lawkit.propose_runs(
         fit,
         n_params=goal.n_params,
@@ -136,7 +164,6 @@ def propose(
         method=goal.method,
         seed=seed,
         **{key: asked[key] for key in _HEEDED if key in asked},
-        **extra,
     )
     at = {int(row): i for i, row in enumerate(table.rows)}
     runs = []

@@ -50,8 +50,9 @@ class Goal:
         Laws to choose from on the runs; empty for the one that `lawkit.fit` takes, ``("auto",)`` for all.
     start
         Runs of the start where there is no grid; None: two more than the law has parameters, within half the budget.
-    draws, interval
-        Draws of the law's parameters that the regret is averaged over, and the coverage of all intervals.
+    posterior, draws, interval
+        Where draws of the law's parameters come from (see `lawkit.fit`), how many of them the regret is averaged over,
+        and the coverage of all intervals.
     seed
         Of all that is random.
     """
@@ -68,6 +69,7 @@ class Goal:
     method: str = "regret"
     laws: tuple[str, ...] = ()
     start: int | None = None
+    posterior: str = "laplace"
     draws: int = 200
     interval: float = 0.9
     seed: int = 0
@@ -75,7 +77,7 @@ class Goal:
     @property
     def question(self) -> dict[str, Any]:
         """What a decision depends on beside the runs."""
-        names = ("n_params", "n_tokens", "constraints", "laws", "draws", "interval", "seed")
+        names = ("n_params", "n_tokens", "constraints", "laws", "posterior", "draws", "interval", "seed")
         return {name: getattr(self, name) for name in names}
 
 
@@ -88,6 +90,7 @@ def read_goal(top: Section, trained: bool) -> Goal | None:
         Naming the path of what is missing, unknown or impossible.
     """
     from lawkit.design import METHODS
+    from lawkit.fitting.sampling import POSTERIORS
 
     asked = {name: top.take(name, None) for name in ("target", "constraints", "ladder", "loop")}
     if asked["target"] is None:
@@ -104,7 +107,6 @@ def read_goal(top: Section, trained: bool) -> Goal | None:
     limits = asked["constraints"] if asked["constraints"] is not None else {}
     if not isinstance(limits, Mapping):
         raise top.fail("constraints", limits, "it must be a table, as docs/mixtures.md says")
-    draws = loop.whole("draws", 200, least=20)
     goal = Goal(
         n_params=target.size("n_params"),
         n_tokens=target.size("n_tokens"),
@@ -118,7 +120,8 @@ def read_goal(top: Section, trained: bool) -> Goal | None:
         method=loop.choice("method", METHODS, "regret"),
         laws=_laws(loop),
         start=loop.whole("start", None, least=1),
-        draws=draws,
+        posterior=loop.choice("posterior", POSTERIORS, "laplace"),
+        draws=loop.whole("draws", 200, least=20),
         interval=loop.number("interval", 0.9, least=0.01, most=0.999),
         seed=loop.whole("seed", 0),
     )

@@ -37,7 +37,8 @@ def train(
     budget = sum(rows[run_id]["flops"] for run_id in waiting)
     spent, trained, told = 0.0, 0, 0.0
     if watcher and waiting:
-        watcher.begun(len(rows), len(waiting))
+        used = sum(row["flops"] for row in rows.values() if row["state"] in ("done", "failed"))
+        watcher.begun(len(rows), len(waiting), used, budget)
 
     def note(run_id: str, result: Outcome) -> None:
         nonlocal spent, trained
