@@ -61,6 +61,7 @@ class Screen:
         """Runs are about to be done."""
         self._total, self._left, self._spent, self._flops = total, waiting, spent, flops
         self._first, self._share, self._doing = None, 0.0, ""
+        self._told = time.monotonic()
         self._note(f"{waiting} of {total} runs to do, {_output.size(flops)} flops")
 
     def ended(self, run_id: str, outcome: Outcome, again: bool) -> None:
