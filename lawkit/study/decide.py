@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lawkit.study.goal import Goal
 
 #: About how many candidates a round chooses from.
-_CANDIDATES = 10_000
+_CANDIDATES = 4_000
 _NO_LIMIT = 1e40
 #: Constraints that a proposal can heed; the decision heeds all.
 _HEEDED = ("bounds", "available", "max_epochs", "target")
