@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
+import random
+import sqlite3
 import subprocess
 import sys
 import time
@@ -91,13 +92,25 @@ def wait_for(condition: Callable[[], object], seconds: float = 300.0) -> None:
         time.sleep(0.02)
 
 
-def killed_after(folder: Path, seconds: float) -> bool:
-    """Run a study and kill it (-9) after a while; whether it was still at work then."""
-    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(timeout=seconds)
-        return False
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGKILL)
+def events(folder: Path) -> int:
+    """Runs that are done and rounds that are decided, as the store has them now."""
+    if not (folder / "study.sqlite").is_file():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{folder / 'study.sqlite'}?mode=ro", uri=True, timeout=30)) as db:
+        try:
+            (done,) = db.execute("SELECT count(*) FROM runs WHERE state = 'done'").fetchone()
+            (decided,) = db.execute("SELECT count(*) FROM rounds WHERE decision IS NOT NULL").fetchone()
+        except sqlite3.OperationalError:  # no tables yet
+            return 0
+    return done + decided
+
+
+def killed_at_random(folder: Path, rng: random.Random, times: int, total: int, delay: float) -> None:
+    """Run a study and kill it (-9), several times, at random places of the `total` events of its whole course."""
+    for place in sorted(rng.sample(range(total), times)):
+        process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda place=place, process=process: process.poll() is not None or events(folder) >= place)
+        time.sleep(rng.uniform(0, delay))
+        assert process.poll() is None, "the study was over before it could be killed"
+        process.kill()
         process.wait()
-        return True

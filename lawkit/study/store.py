@@ -45,21 +45,27 @@ class Store:
         with self._errors():
             self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            with self._change():
-                (version,) = self._db.execute("PRAGMA user_version").fetchone()
-                for step in STEPS[version:]:
-                    for statement in step.split(";\n"):
-                        self._db.execute(statement)
-                if version < VERSION:
-                    self._db.execute(f"PRAGMA user_version={VERSION}")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             self.close()
             raise StudyError(
                 f"{self.path} was written by a newer lawkit (its tables are of version {version}, and this one knows "
                 f"{VERSION}): use that lawkit, or a new folder"
             )
+        with self._errors():
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            if version < VERSION:
+                self._bring_up_to_date()
+
+    def _bring_up_to_date(self) -> None:
+        with self._change():
+            # Another process may have done it meanwhile.
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            for step in STEPS[version:]:
+                for statement in step.split(";\n"):
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={VERSION}")
 
     def close(self) -> None:
         """Close the file."""
