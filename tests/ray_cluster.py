@@ -1,4 +1,4 @@
-"""A Ray cluster of this machine alone: ``python ray_cluster.py NODES CPUS``; test_study_ray.py and a benchmark start it.
+"""A Ray cluster of this machine alone, for test_study_ray.py and a benchmark: ``python ray_cluster.py NODES CPUS``.
 
 Prints its address when it is up. Each line read from standard input kills a node that is not the head; the end of the
 input ends the cluster.

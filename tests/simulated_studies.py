@@ -96,7 +96,9 @@ def events(folder: Path) -> int:
     """Runs that are done and rounds that are decided, as the store has them now."""
     if not (folder / "study.sqlite").is_file():
         return 0
-    with contextlib.closing(sqlite3.connect(f"file:{folder / 'study.sqlite'}?mode=ro", uri=True, timeout=30)) as db:
+    with contextlib.closing(
+        sqlite3.connect(f"file:{folder / 'study.sqlite'}?mode=ro", uri=True, timeout=30)
+    ) as db:
         try:
             (done,) = db.execute("SELECT count(*) FROM runs WHERE state = 'done'").fetchone()
             (decided,) = db.execute("SELECT count(*) FROM rounds WHERE decision IS NOT NULL").fetchone()

@@ -232,7 +232,9 @@ def test_a_broken_store_is_one_message(tmp_path):
     with sqlite3.connect(other / "study.sqlite") as db:
         db.execute("PRAGMA user_version=99")
     db.close()
-    with pytest.raises(StudyError, match=r"written by a newer lawkit \(its tables are of version 99, and this one knows 2\)"):
+    with pytest.raises(
+        StudyError, match=r"written by a newer lawkit \(its tables are of version 99, and this one knows 2\)"
+    ):
         Store(other)
 
 
@@ -243,8 +245,8 @@ def test_a_store_of_an_older_lawkit_is_brought_up_to_date(tmp_path):
             db.execute(statement)
         db.execute("PRAGMA user_version=1")
         db.execute(
-            "INSERT INTO runs (run_id, origin, state, spec, size, n_params, n_tokens, seed, flops, flops_6nd, proposed_at) "
-            "VALUES (?, 'spec', 'proposed', '{}', '27k', 1, 1, 0, 1, 1, 0)",
+            "INSERT INTO runs (run_id, origin, state, spec, size, n_params, n_tokens, seed, flops, flops_6nd, "
+            "proposed_at) VALUES (?, 'spec', 'proposed', '{}', '27k', 1, 1, 0, 1, 1, 0)",
             (run.run_id,),
         )
     db.close()

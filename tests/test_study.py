@@ -157,6 +157,7 @@ def test_init_writes_a_study_that_can_be_planned(small_corpus, tmp_path, capsys)
     # The folder of all corpora will do while there is one; another may come, so the corpus itself is written.
     assert main(["study", "init", str(tmp_path / "s"), "--corpus", str(small_corpus.parent)]) == 0
     spec = read_study(tmp_path / "s")
+    assert spec.corpus is not None
     assert spec.corpus.resolve() == small_corpus.resolve()
     planned = spec.plan(make_bench(spec))
     assert len(planned) == 3 * 2 * 8 + 3

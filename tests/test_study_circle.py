@@ -250,12 +250,21 @@ def test_run_tells_the_decision_in_plain_lines_and_json(tmp_path, capsys):
         (("budget = 6e19\n", ""), "loop.budget is missing"),
         (("batch = 3", "batch = 0"), "loop.batch is 0: it must be a whole number of 1 or more"),
         (("tolerance = 1e-7", "tolerance = -1"), "loop.tolerance is -1: it must be a number of 0 or more"),
-        (("draws = 20", 'method = "regrets"'), "loop.method is 'regrets': did you mean regret[?] it must be one of"),
-        (("exponential-scale", "exponential-scales"), r"loop.laws\[0\] is 'exponential-scales': did you mean"),
+        (
+            ("draws = 20", 'method = "regrets"'),
+            "loop.method is 'regrets': did you mean regret[?] it must be one of",
+        ),
+        (
+            ("exponential-scale", "exponential-scales"),
+            r"loop.laws\[0\] is 'exponential-scales': did you mean",
+        ),
         (("sizes =", "size ="), "ladder.sizes is missing"),
         (('"50M"', '"50X"'), r"ladder.sizes\[0\] is '50X': it must be a number of parameters"),
         (("[target]", "constraints = 3\n[target]"), "is no TOML"),
-        (('[target]\nn_params = "7B"\nn_tokens = "1T"\n', ""), r"without a \[target\] there is nothing to decide"),
+        (
+            ('[target]\nn_params = "7B"\nn_tokens = "1T"\n', ""),
+            r"without a \[target\] there is nothing to decide",
+        ),
         (("[ladder]", "corpus = 3\n[ladder]"), "target.corpus is unknown"),
     ],
 )
@@ -268,17 +277,41 @@ def test_what_is_wrong_in_a_file_is_named_by_its_path(tmp_path, change, message)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("6e19", "1e17"), r"loop.budget is 1e\+17 flops, less than one run costs: the cheapest .* takes 3e\+17"),
+        (
+            ("6e19", "1e17"),
+            r"loop.budget is 1e\+17 flops, less than one run costs: the cheapest .* takes 3e\+17",
+        ),
         (("6e19", "3e18"), r"loop.budget is 3e\+18 flops, which does not pay for a start of 14 runs"),
-        (('n_tokens = "1T"', 'n_tokens = "100M"'), r"the target, 4.2e\+18 flops \(6 N D\), lies inside the data"),
-        (("{upper = 0.8}", "{upper = 0.8}, web = {upper = 0.1}"), "study.toml: .*no mixture|study.toml: .*sum"),
-        (("bounds = {hq", "bounds = {hk"), "study.toml: constraints: bounds: unknown source 'hk'; the fit knows web, hq"),
+        (
+            ('n_tokens = "1T"', 'n_tokens = "100M"'),
+            r"the target, 4.2e\+18 flops \(6 N D\), lies inside the data",
+        ),
+        (
+            ("{upper = 0.8}", "{upper = 0.8}, web = {upper = 0.1}"),
+            "study.toml: .*no mixture|study.toml: .*sum",
+        ),
+        (
+            ("bounds = {hq", "bounds = {hk"),
+            "study.toml: constraints: bounds: unknown source 'hk'; the fit knows web, hq",
+        ),
         (("noise = 0.004", "noisy = 0.004"), "backend.noisy is unknown; did you mean noise"),
         (("E = 1.7", "F = 1.7"), "takes the parameters E, A, .*; missing .'E'., unknown .'F'."),
-        (('name = "simulate"', 'name = "slurm"'), "no backend 'slurm'; there are replay, simulate, torchtitan"),
-        (('name = "simulate"', 'name = "replay"\ntable = "none.csv"'), "backend.law is unknown; there are seconds, table"),
-        (("[target]", 'executor = "slurm"\n[target]'), "executor.name is 'slurm', which is not installed; there are local"),
-        (("[target]", 'executor = {name = "local", port = 3}\n[target]'), "executor: local has no option 'port'"),
+        (
+            ('name = "simulate"', 'name = "slurm"'),
+            "no backend 'slurm'; there are replay, simulate, torchtitan",
+        ),
+        (
+            ('name = "simulate"', 'name = "replay"\ntable = "none.csv"'),
+            "backend.law is unknown; there are seconds, table",
+        ),
+        (
+            ("[target]", 'executor = "slurm"\n[target]'),
+            "executor.name is 'slurm', which is not installed; there are local",
+        ),
+        (
+            ("[target]", 'executor = {name = "local", port = 3}\n[target]'),
+            "executor: local has no option 'port'",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_one_message_and_nothing_is_done(tmp_path, change, message):

@@ -22,7 +22,9 @@ from simulated_studies import SPEC, rounds_of, study
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A name that would end a script, or begin a tag, if it were not escaped.
-    text = SPEC.replace("rounds = 2", "rounds = 1").replace("backend.parameters.code]", 'backend.parameters."</script><b>"]')
+    text = SPEC.replace("rounds = 2", "rounds = 1").replace(
+        "backend.parameters.code]", 'backend.parameters."</script><b>"]'
+    )
     folder = study(tmp_path_factory.mktemp("reported"), text)
     run_study(folder)
     write_study_page(folder, folder / "page.html")
@@ -65,7 +67,8 @@ addEventListener("load", () => {
     regret: dots("regret"), weights: dots("weights"), losses: dots("losses"), fit: dots("fit"),
     sorted: up.every((v, i) => !i || up[i - 1] <= v) && flops().every((v, i, all) => !i || all[i - 1] >= v),
     narrow: Math.min(...figures.map((r) => r.width)), beside: figures[0].left !== figures[1].left,
-    small: Math.min(...[...document.querySelectorAll("p, td, li, text")].map((n) => parseFloat(getComputedStyle(n).fontSize))),
+    small: Math.min(...[...document.querySelectorAll("p, td, li, text")].map(
+      (n) => parseFloat(getComputedStyle(n).fontSize))),
     loaded: performance.getEntriesByType("resource").length,
   });
 });
@@ -119,6 +122,7 @@ def test_the_page_says_what_was_decided(reported):
         assert f"{100 * weight:.1f}% {name}" in page or weight < 5e-4
     assert f"Stopped because of {decision['stop']}." in page
     assert "The run that was to be planned: 7B parameters" in page
+    assert "With the budget renewed, 3 proxy runs would teach most about it" in page
     assert page.count("</script>") == 2
     assert "&lt;/script&gt;&lt;b&gt;" in page
     assert "src=" not in page
@@ -137,7 +141,7 @@ def test_a_study_that_has_not_stopped_says_what_is_next(reported, tmp_path):
     assert main(["study", "report", str(folder)]) == 0
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "The study has not stopped yet." in page
-    assert "3 proxy runs would teach most about it" in page
+    assert "<p>3 proxy runs would teach most about it" in page
 
 
 def test_nothing_to_report_is_one_message(tmp_path, capsys):

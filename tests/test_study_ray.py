@@ -78,7 +78,9 @@ def test_an_address_that_refuses_is_one_message(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     text = f'executor = {{name = "ray", address = "127.0.0.1:{port}"}}\n' + SPEC
-    with pytest.raises(StudyError, match=rf"executor: no Ray cluster answers at 127.0.0.1:{port} \(.*refused\)") as no:
+    with pytest.raises(
+        StudyError, match=rf"executor: no Ray cluster answers at 127.0.0.1:{port} \(.*refused\)"
+    ) as no:
         run_study(study(tmp_path, text))
     assert "\n" not in str(no.value)
     with pytest.raises(StudyError, match="address is 'here': write host:port"):

@@ -46,7 +46,10 @@ class Screen:
             from rich.live import Live
 
             self._live = Live(
-                console=_output.console(stderr=True), get_renderable=self._view, refresh_per_second=4, transient=True
+                console=_output.console(stderr=True),
+                get_renderable=self._view,
+                refresh_per_second=4,
+                transient=True,
             )
             self._live.start()
         return self
@@ -149,7 +152,9 @@ class Screen:
             table.add_row(Text(_bar(share), style="green"), Text(line, overflow="ellipsis", no_wrap=True))
         lines.append(table)
         if self._round is not None:
-            lines.append(Text(f"after round {self._round['round']}: {decision_line(self._round, self._goal)}"))
+            lines.append(
+                Text(f"after round {self._round['round']}: {decision_line(self._round, self._goal)}")
+            )
         return Group(*lines)
 
 

@@ -53,7 +53,9 @@ def init(folder: Path, corpus: Path) -> None:
 @_FOLDER
 @_WORKERS
 @click.option("--retry-failed", is_flag=True, help="Try the runs that failed before once more.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done next and what it would cost; do nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be done next and what it would cost; do nothing."
+)
 @_JSON
 def run(folder: Path, workers: int | None, retry_failed: bool, dry_run: bool, as_json: bool) -> None:
     """Turn the circle of a study: do runs, fit, decide, propose runs, until it stops.
@@ -216,7 +218,10 @@ def _show_decision(round_: dict[str, Any]) -> None:
     _output.say()
     _output.show_pairs(
         [
-            ("expected regret", f"{_output.number(decision['expected_regret'], 3)} nats per token, if the law is right"),
+            (
+                "expected regret",
+                f"{_output.number(decision['expected_regret'], 3)} nats per token, if the law is right",
+            ),
             ("certificate", decision["certificate"]),
             ("law", round_["fit"]["law"]),
             ("spent", f"{_output.number(round_['flops'], 3)} flops"),
@@ -247,10 +252,16 @@ def _show_price(told: dict[str, Any]) -> None:
             ("round", told["round"]),
             ("runs to do", len(told["runs"])),
             ("their flops", _output.number(told["flops"], 3)),
-            ("they take about", f"{_time(told['seconds'])} with {told['workers']} at a time ({told['rate_from']})"),
+            (
+                "they take about",
+                f"{_time(told['seconds'])} with {told['workers']} at a time ({told['rate_from']})",
+            ),
             ("spent so far", f"{_output.number(told['spent'], 3)} flops"),
             ("budget", budget),
-            ("all of it takes", None if told["seconds_all"] is None else f"about {_time(told['seconds_all'])} at most"),
+            (
+                "all of it takes",
+                None if told["seconds_all"] is None else f"about {_time(told['seconds_all'])} at most",
+            ),
             ("stopped because of", told["stop"]),
         ]
     )

@@ -36,10 +36,27 @@ def study_facts(folder: Path) -> dict[str, Any]:
             losses = {
                 name: domain["loss"] for name, domain in finished[row["run_id"]].evals[-1]["domains"].items()
             }
-        names = ("round", "origin", "state", "n_params", "n_tokens", "seed", "flops", "wall_s", "cpu_s", "reason")
+        names = (
+            "round",
+            "origin",
+            "state",
+            "n_params",
+            "n_tokens",
+            "seed",
+            "flops",
+            "wall_s",
+            "cpu_s",
+            "reason",
+        )
         told = {name: row[name] for name in names}
         runs.append(
-            {"id": row["run_id"], **told, "message": row["message"], "weights": weights[row["run_id"]], "losses": losses}
+            {
+                "id": row["run_id"],
+                **told,
+                "message": row["message"],
+                "weights": weights[row["run_id"]],
+                "losses": losses,
+            }
         )
     decided = [round_ for round_ in rounds if round_["decision"] is not None]
     goal = spec.goal
@@ -92,7 +109,12 @@ def _fitted(folder: Path) -> dict[str, list[dict[str, Any]]]:
     mixtures = [dict(zip(runs.sources, row, strict=True)) for row in runs.weights.tolist()]
     return {
         domain: [
-            {"name": str(names[i]), "observed": float(o), "predicted": float(predicted[i, j]), "weights": mixtures[i]}
+            {
+                "name": str(names[i]),
+                "observed": float(o),
+                "predicted": float(predicted[i, j]),
+                "weights": mixtures[i],
+            }
             for i, o in enumerate(fit.observed[:, j])
             if o == o
         ]
@@ -105,7 +127,7 @@ def _next(folder: Path) -> dict[str, Any]:
     from lawkit.study.pricing import price
 
     try:
-        told = price(folder)
+        told = price(folder, renewed=True)
     except (LawkitError, StudyError) as error:
         return {"runs": [], "why": str(error), "flops": 0.0}
     return {"runs": told["runs"], "why": told["stop"], "flops": told["flops"]}

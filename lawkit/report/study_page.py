@@ -47,10 +47,12 @@ def study_page(facts: dict[str, Any]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(facts['name'])}: study</title>\n<style>\n{_asset('_page.css')}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(facts['name'])}: study</title>\n<style>\n{_asset('_page.css')}</style>\n"
+        "</head>\n<body>\n<main>\n"
         + "\n".join(part for part in parts if part)
         + '\n</main>\n<div id="tip" role="tooltip" hidden></div>\n'
-        f'<script type="application/json" id="data">{data}</script>\n<script>\n{_asset("_page.js")}</script>\n</body>\n</html>\n'
+        f'<script type="application/json" id="data">{data}</script>\n'
+        f"<script>\n{_asset('_page.js')}</script>\n</body>\n</html>\n"
     )
 
 
@@ -66,11 +68,15 @@ def _head(facts: dict[str, Any]) -> str:
     if seconds > 36:
         cards.append(("processor time", f"{seconds / 3600:.2f} h"))
     failed = states.count("failed")
-    cards.append(("runs done", f"{states.count('done')} of {len(states)}" + (f", {failed} failed" if failed else "")))
+    cards.append(
+        ("runs done", f"{states.count('done')} of {len(states)}" + (f", {failed} failed" if failed else ""))
+    )
     lead = "No decision yet."
     if decided:
         decision = decided["decision"]
-        mixture = ", ".join(f"{_p(w)} {escape(name)}" for name, w in _ordered(decision["weights"]) if w >= 5e-4)
+        mixture = ", ".join(
+            f"{_p(w)} {escape(name)}" for name, w in _ordered(decision["weights"]) if w >= 5e-4
+        )
         lead = f"Train on <b>{mixture}</b>."
         cards.insert(0, ("expected regret, nats per token", _n(decision["expected_regret"], 3)))
         cards.insert(1, ("predicted objective, nats per token", f"{decision['objective']:.4f}"))
@@ -78,8 +84,12 @@ def _head(facts: dict[str, Any]) -> str:
     if target:
         told = f"For a run of {_size(target['n_params'])} parameters on {_size(target['n_tokens'])} tokens. "
     stop = decided["stop"] if decided else None
-    told += f"Stopped because of {escape(stop)}." if stop else "The study has not stopped yet." if target else ""
-    boxes = "".join(f'<div class="card"><b>{value}</b><span class="soft">{name}</span></div>' for name, value in cards)
+    told += (
+        f"Stopped because of {escape(stop)}." if stop else "The study has not stopped yet." if target else ""
+    )
+    boxes = "".join(
+        f'<div class="card"><b>{value}</b><span class="soft">{name}</span></div>' for name, value in cards
+    )
     return (
         f'<header><h1>{escape(facts["name"])}</h1>\n<p class="lead">{lead}</p>\n<p class="soft">{told}</p>\n'
         f'<div class="cards">{boxes}</div></header>'
@@ -94,7 +104,10 @@ def _decision(facts: dict[str, Any]) -> str:
     rows = []
     for name, weight in _ordered(decision["weights"]):
         low, high = bands.get(name, (weight, weight))
-        bar = f'<span class="band"><i style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i><b style="left:{100 * weight:.2f}%"></b></span>'
+        bar = (
+            f'<span class="band"><i style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>'
+            f'<b style="left:{100 * weight:.2f}%"></b></span>'
+        )
         epochs = decision["epochs"].get(name)
         rows.append(
             [
@@ -108,28 +121,45 @@ def _decision(facts: dict[str, Any]) -> str:
             ]
         )
     mixture = _table(
-        ["source", "weight", "", f"{facts['interval']:.0%} interval", "tokens", "epochs", "without limits"], rows
+        ["source", "weight", "", f"{facts['interval']:.0%} interval", "tokens", "epochs", "without limits"],
+        rows,
     )
     losses = _table(
         ["domain", "predicted loss", "from", "to"],
         [
-            [escape(name), f"{loss:.4f}", *(f"{end:.4f}" for end in decision["predicted_interval"].get(name, ("", "")))]
+            [
+                escape(name),
+                f"{loss:.4f}",
+                *(f"{end:.4f}" for end in decision["predicted_interval"].get(name, ("", ""))),
+            ]
             for name, loss in decision["predicted"].items()
         ],
     )
     prices = decision["shadow_prices"]
     limits = "".join(f"<li>{escape(text)}</li>" for text in decision["active_constraints"])
     worth = ", ".join(f"{escape(name)}: {_n(price, 3)} nats a unit" for name, price in prices.items())
-    limits = f'<h3>Limits that bind</h3><ul class="notes">{limits}</ul><p class="soft">{worth}</p>' if limits else ""
+    limits = (
+        f'<h3>Limits that bind</h3><ul class="notes">{limits}</ul><p class="soft">{worth}</p>'
+        if limits
+        else ""
+    )
     against = _table(
         ["other mixture", "its objective", "worse with probability"],
         [
-            [escape(name.replace("_", " ")), f"{value:.4f}", _p(decision["against"][name]["probability_worse"])]
+            [
+                escape(name.replace("_", " ")),
+                f"{value:.4f}",
+                _p(decision["against"][name]["probability_worse"]),
+            ]
             for name, value in decision["baselines"].items()
             if name in decision.get("against", {})
         ],
     )
-    proof = "proven to be the best" if decision["certificate"] == "global" else "a local optimum, not proven the best,"
+    proof = (
+        "proven to be the best"
+        if decision["certificate"] == "global"
+        else "a local optimum, not proven the best,"
+    )
     law = escape(facts["decision"]["fit"]["law"])
     return _section(
         "The decision",
@@ -151,7 +181,9 @@ def _figures(facts: dict[str, Any]) -> str:
     if facts["fitted"]:
         shown.append(_figure("fit", "Observed over fitted loss, % off", ""))
     options = "".join(f"<option>{escape(name)}</option>" for name in facts["domains"])
-    pick = f'<p><label class="soft">domain <select id="domain">{options}</select></label></p>' if options else ""
+    pick = (
+        f'<p><label class="soft">domain <select id="domain">{options}</select></label></p>' if options else ""
+    )
     return _section("How it came about", f'{pick}<div class="pair">{"".join(shown)}</div>') if shown else ""
 
 
@@ -161,7 +193,9 @@ def _next(facts: dict[str, Any]) -> str:
         return ""
     target, decision = facts["target"], facts["decision"]["decision"]
     tokens = ", ".join(
-        f"{_size(w * target['n_tokens'])} of {escape(name)}" for name, w in _ordered(decision["weights"]) if w >= 5e-4
+        f"{_size(w * target['n_tokens'])} of {escape(name)}"
+        for name, w in _ordered(decision["weights"])
+        if w >= 5e-4
     )
     plan = (
         f"<p>The run that was to be planned: {_size(target['n_params'])} parameters on {tokens} "
@@ -184,30 +218,45 @@ def _next(facts: dict[str, Any]) -> str:
             for run in following["runs"]
         ],
     )
-    told = f"<p>{len(following['runs'])} proxy runs would teach most about it, for {_n(following['flops'], 3)} flops:</p>"
+    if_ = "With the budget renewed, " if following["why"] else ""
+    flops = _n(following["flops"], 3)
+    told = f"<p>{if_}{len(following['runs'])} proxy runs would teach most about it, for {flops} flops:</p>"
     return _section("What to run next", plan + told + table)
 
 
 def _rounds(facts: dict[str, Any]) -> str:
-    return _section(
-        "Rounds",
-        _table(
-            ["round", "chosen by", "runs", "flops spent", "law", "objective", "expected regret", "mixture"],
-            [
+    return (
+        _section(
+            "Rounds",
+            _table(
                 [
-                    round_["round"],
-                    escape(round_["method"]),
-                    round_["n_runs"],
-                    _n(round_["flops"], 3),
-                    escape(round_["law"] or ""),
-                    _n(round_["objective"], 5),
-                    _n(round_["regret"], 3),
-                    _mixture(round_["weights"] or {}),
-                ]
-                for round_ in facts["rounds"]
-            ],
-        ),
-    ) if facts["rounds"] else ""
+                    "round",
+                    "chosen by",
+                    "runs",
+                    "flops spent",
+                    "law",
+                    "objective",
+                    "expected regret",
+                    "mixture",
+                ],
+                [
+                    [
+                        round_["round"],
+                        escape(round_["method"]),
+                        round_["n_runs"],
+                        _n(round_["flops"], 3),
+                        escape(round_["law"] or ""),
+                        _n(round_["objective"], 5),
+                        _n(round_["regret"], 3),
+                        _mixture(round_["weights"] or {}),
+                    ]
+                    for round_ in facts["rounds"]
+                ],
+            ),
+        )
+        if facts["rounds"]
+        else ""
+    )
 
 
 def _runs(facts: dict[str, Any]) -> str:
@@ -233,7 +282,9 @@ def _runs(facts: dict[str, Any]) -> str:
 def _failures(facts: dict[str, Any]) -> str:
     failed = [run for run in facts["runs"] if run["state"] == "failed"]
     rows = [[escape(run["id"]), escape(run["reason"] or ""), escape(run["message"] or "")] for run in failed]
-    return _section("Runs that failed", _table(["run", "reason", "message"], rows, words=(1, 2))) if rows else ""
+    return (
+        _section("Runs that failed", _table(["run", "reason", "message"], rows, words=(1, 2))) if rows else ""
+    )
 
 
 def _notes(facts: dict[str, Any]) -> str:
@@ -294,7 +345,11 @@ def _mixture(weights: dict[str, float]) -> str:
 
 
 def _n(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
+    return (
+        "–"
+        if value is None
+        else f"{value:.{digits}g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
+    )
 
 
 def _p(value: float) -> str:

@@ -94,7 +94,10 @@ class Answered:
         self._spec = spec
         self._options = json.dumps(options, sort_keys=True)
         backend, self._recorded = _made(self._options)
-        self.sources, self.domains = tuple(_attribute(backend, "sources")), tuple(_attribute(backend, "domains"))
+        self.sources, self.domains = (
+            tuple(_attribute(backend, "sources")),
+            tuple(_attribute(backend, "domains")),
+        )
         self._digest = hashlib.sha256(
             json.dumps({k: v for k, v in options.items() if k != "table"}, sort_keys=True).encode()
         ).hexdigest()
@@ -109,7 +112,9 @@ class Answered:
         """The run asked for."""
         unknown = [name for name in weights if name not in self.sources]
         if unknown:
-            raise LawkitError(f"weights.{unknown[0]}: there is no such source; there are {', '.join(self.sources)}")
+            raise LawkitError(
+                f"weights.{unknown[0]}: there is no such source; there are {', '.join(self.sources)}"
+            )
         n = float(parse_size(size))
         if self._recorded is None:
             return self._planned(n, tokens, weights, seed, 6 * n * tokens, None)
@@ -232,7 +237,9 @@ class Answered:
             keep = (np.abs(n[:, None] / sizes - 1) < 10 * SAME).any(1)
             keep &= (np.abs(d[:, None] / tokens - 1) < 10 * SAME).any(1)
             if not keep.any():
-                raise LawkitError("ladder: no recorded run has one of its sizes and one of its numbers of tokens")
+                raise LawkitError(
+                    "ladder: no recorded run has one of its sizes and one of its numbers of tokens"
+                )
         return np.flatnonzero(keep)
 
     def _size(self, column: str) -> np.ndarray:

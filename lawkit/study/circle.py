@@ -63,7 +63,9 @@ class Circle:
             if stop is None:
                 origin, runs, proposal = self.next_runs()
                 if runs:
-                    self._store.propose(runs, origin=origin, round_=self._last["round"] + 1, proposal=proposal)
+                    self._store.propose(
+                        runs, origin=origin, round_=self._last["round"] + 1, proposal=proposal
+                    )
                     continue
                 stop = f"no run is worth it: {proposal['stopped']}"
             self._store.note_round(self._last["round"], stop=stop)
@@ -92,8 +94,8 @@ class Circle:
         except LawkitError as error:
             raise StudyError(f"{self._spec.path}: {error}") from None
 
-    def next_runs(self) -> tuple[str, list[PlannedRun], dict[str, Any]]:
-        """The runs of the round after the last, which has been decided.
+    def next_runs(self, left: float | None = None) -> tuple[str, list[PlannedRun], dict[str, Any]]:
+        """The runs of the round after the last, which has been decided; within `left` flops if not those that are left.
 
         Raises
         ------
@@ -107,7 +109,7 @@ class Circle:
                 self._bench,
                 self._fitted(),
                 best=last["decision"]["weights"],
-                left=self.left,
+                left=self.left if left is None else left,
                 round_=last["round"] + 1,
                 done=states["done"],
                 failed=states["failed"],
@@ -115,7 +117,16 @@ class Circle:
         except LawkitError as error:
             raise StudyError(f"no run can be proposed after round {last['round']}: {error}") from None
         told = proposal.to_dict()
-        kept = ("method", "budget", "spent", "stopped", "efficiency", "expected_regret_now", "n_candidates", "warnings")
+        kept = (
+            "method",
+            "budget",
+            "spent",
+            "stopped",
+            "efficiency",
+            "expected_regret_now",
+            "n_candidates",
+            "warnings",
+        )
         return (
             f"round {last['round'] + 1}",
             runs,
@@ -144,14 +155,21 @@ class Circle:
         last = self._last
         finished = self._store.in_state("done")
         if not finished:
-            raise StudyError(f"none of the {len(self._store.rows())} runs could be done: lawkit study status says why")
+            raise StudyError(
+                f"none of the {len(self._store.rows())} runs could be done: lawkit study status says why"
+            )
         question = json.dumps([finished, self._goal.question], sort_keys=True)
         basis = hashlib.sha256(question.encode()).hexdigest()
         if last["basis"] != basis:
             self._fit = None
             fit = self._fitted()
             self._store.note_round(
-                last["round"], basis=basis, fit=fit_summary(fit), decision=None, flops=spent(self._store), stop=None
+                last["round"],
+                basis=basis,
+                fit=fit_summary(fit),
+                decision=None,
+                flops=spent(self._store),
+                stop=None,
             )
             last["decision"] = None
         if last["decision"] is None:
@@ -176,8 +194,8 @@ class Circle:
                 self._fit = fit_runs(self._goal, runs)
             except LawkitError as error:
                 raise StudyError(
-                    f"{len(self._store.in_state('done'))} runs cannot be fitted: {error} (more to begin with: loop.start "
-                    "or [[grid]]; another law: loop.laws)"
+                    f"{len(self._store.in_state('done'))} runs cannot be fitted: {error} (more to begin with: "
+                    "loop.start or [[grid]]; another law: loop.laws)"
                 ) from None
             self._fit.save(self._folder / FITS / f"round-{self._last['round']:02d}")
         return self._fit

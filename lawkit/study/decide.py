@@ -65,7 +65,10 @@ def fit_summary(fit: Fit) -> dict[str, Any]:
     """What a study's store keeps of a fit; the rest is in its folder."""
     names = ("law", "formula", "n_runs", "train", "holdout", "warnings")
     told = fit.to_dict()
-    return {**{name: told[name] for name in names}, "noise": dict(zip(fit.domains, fit.noise.tolist(), strict=True))}
+    return {
+        **{name: told[name] for name in names},
+        "noise": dict(zip(fit.domains, fit.noise.tolist(), strict=True)),
+    }
 
 
 def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
@@ -184,7 +187,9 @@ def _mixtures(goal: Goal, bench: Bench, fit: Fit, best: Mapping[str, float], see
     limited = problem_of(goal, bench)
     upper = np.minimum(limited.upper, bench.upper())
     if upper.sum() > 1 and (limited.lower <= upper).all():
-        found.append(mixtures(replace(limited, upper=upper), fit.runs, np.minimum(near, upper), count // 2, seed))
+        found.append(
+            mixtures(replace(limited, upper=upper), fit.runs, np.minimum(near, upper), count // 2, seed)
+        )
     return np.vstack(found)
 
 

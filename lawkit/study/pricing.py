@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 _SHARE, _BEGIN_S = 0.3, 8.0
 
 
-def price(folder: str | Path, *, workers: int | None = None) -> dict[str, Any]:
+def price(folder: str | Path, *, workers: int | None = None, renewed: bool = False) -> dict[str, Any]:
     """The next runs of a study, their flops and how long they may take; the study is left as it is.
 
     Parameters
     ----------
     folder, workers
         As for `run_study`.
+    renewed
+        Whether to name further runs of a study that stopped short of its tolerance, as if its budget were renewed.
 
     Returns
     -------
@@ -52,10 +54,10 @@ def price(folder: str | Path, *, workers: int | None = None) -> dict[str, Any]:
         if (folder / FILE).is_file():
             _copy(folder / FILE, copy / FILE)
         with Store(copy) as store:
-            return _price(spec, bench, store, workers or spec.limits.workers)
+            return _price(spec, bench, store, workers or spec.limits.workers, renewed)
 
 
-def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None) -> dict[str, Any]:
+def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None, renewed: bool) -> dict[str, Any]:
     store.setting(bench.setting)
     store.again(store.in_state("running"))
     rounds = store.rounds()
@@ -70,9 +72,11 @@ def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None) -> 
     waiting = [_told(row) for row in store.rows() if row["state"] == "proposed"]
     if spec.goal is not None and not waiting:
         stop = rounds[-1]["stop"]
-        if stop is None and rounds[-1]["decision"] is not None:
+        more = renewed and stop is not None and not stop.startswith("tolerance")
+        if rounds[-1]["decision"] is not None and (stop is None or more):
             round_ += 1
-            waiting = [_of(run) for run in Circle(spec, bench, store).next_runs()[1]]
+            left = spec.goal.budget if more else None
+            waiting = [_of(run) for run in Circle(spec, bench, store).next_runs(left)[1]]
     flops = sum(run["flops"] for run in waiting)
     seconds, source, rate = _speed(bench, store)
     at_once = workers or _at_once(bench)

@@ -1,9 +1,9 @@
 """Runs as tasks of a Ray cluster: one that is there, or one that is started here and ends with the study.
 
-A task does a run exactly as this machine would (`lawkit.study.executors.Work.do`), in the run's folder. So the folder of
-the study and the corpus must lie where all machines find them, or `storage` names a place (s3://, gs://, file://, ...)
-that carries them, see `lawkit.study.storage`. A machine that is lost takes its runs with it; they are started again on
-another one and go on from their last checkpoint.
+A task does a run exactly as this machine would (`lawkit.study.executors.Work.do`), in the run's folder. So the folder
+of the study and the corpus must lie where all machines find them, or `storage` names a place (s3://, gs://, file://,
+...) that carries them, see `lawkit.study.storage`. A machine that is lost takes its runs with it; they are started
+again on another one and go on from their last checkpoint.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class RayExecutor:
         if not self._rooms():
             needs = " and ".join(f"{count:g} {name}" for name, count in self._needs.items() if count)
             self.close()
-            raise StudyError(f"no machine of the Ray cluster has the {needs} that a run takes: add one, or lower limits")
+            raise StudyError(
+                f"no machine of the Ray cluster has the {needs} that a run takes: add one, or lower limits"
+            )
         self._task = ray.remote(_do).options(
             num_cpus=self._needs["CPU"], num_gpus=self._needs["GPU"], max_retries=0
         )
@@ -121,7 +123,9 @@ class RayExecutor:
             cause = error.cause if isinstance(error.cause, BaseException) else error
             return Outcome(folder=folder, reason="error", message=f"{type(cause).__name__}: {cause}"[:300])
         except errors.OutOfMemoryError:
-            return Outcome(folder=folder, reason="memory", message="Ray ended it for want of memory on its machine")
+            return Outcome(
+                folder=folder, reason="memory", message="Ray ended it for want of memory on its machine"
+            )
         except errors.RayError as error:
             # Its worker or its machine is gone.
             known = outcome(folder)
@@ -160,7 +164,7 @@ def _connect(address: str | None) -> Any:
         import ray
     except ImportError:
         raise StudyError("ray is not installed here: pip install 'lawkit[ray]'") from None
-    options = {"include_dashboard": False} if address is None else {"address": address}
+    options: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
@@ -175,11 +179,13 @@ def _knock(address: str) -> None:
     """Refuse an address where nothing listens, at once; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise StudyError(f"address is {address!r}: write host:port (Ray's own port is {_DEFAULT_PORT}), or auto")
+        raise StudyError(
+            f"address is {address!r}: write host:port (Ray's own port is {_DEFAULT_PORT}), or auto"
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_S).close()
     except OSError as error:
         raise StudyError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}): start one with `ray start --head`, correct "
-            "executor.address, or leave it out to start one here"
+            f"no Ray cluster answers at {address} ({error.strerror or error}): start one with `ray start --head`, "
+            "correct executor.address, or leave it out to start one here"
         ) from None

@@ -22,7 +22,7 @@ class Watcher(Protocol):
     """Is told how a study goes."""
 
     def begun(self, total: int, waiting: int, spent: float, flops: float) -> None:
-        """Runs are about to be done: how many there are in all and how many wait; flops spent, and of those that wait."""
+        """Runs are about to be done: how many in all and how many wait; flops spent, and of those that wait."""
 
     def ended(self, run_id: str, outcome: Outcome, again: bool) -> None:
         """A run has ended; `again` says whether a failed one is tried once more."""

@@ -139,7 +139,9 @@ def read_study(folder: str | Path) -> StudySpec:
         tokens = {name: int(available.size(name)) for name in available.keys}
         recipe = read_recipe(top)
         if options:
-            raise top.fail("backend", {"name": backend, **options}, f"{TRAINED} has no options here: see [recipe]")
+            raise top.fail(
+                "backend", {"name": backend, **options}, f"{TRAINED} has no options here: see [recipe]"
+            )
     executor, executor_options = _named(top, "executor", "local")
     goal = read_goal(top, trained)
     grids = top.take("grid", [])

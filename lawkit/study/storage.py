@@ -1,7 +1,8 @@
 """Corpus and runs of a study in a place that every machine reaches, where they share no disk.
 
-Names are fsspec's: s3://bucket/study, gs://bucket/study, file:///mnt/study. The corpus is carried there once and to each
-machine once. A run's records and finished checkpoints follow it while it is done, so that another machine can go on.
+Names are fsspec's: s3://bucket/study, gs://bucket/study, file:///mnt/study. The corpus is carried there once and to
+each machine once. A run's records and finished checkpoints follow it while it is done, so that another machine can go
+on.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class Storage:
             self._fs, self._root = _open(self.url)
             self._fs.makedirs(f"{self._root}/runs", exist_ok=True)
         except ImportError as error:
-            raise StudyError(f"storage is {url!r}, which needs a package that is not installed: {error}") from None
+            raise StudyError(
+                f"storage is {url!r}, which needs a package that is not installed: {error}"
+            ) from None
         except (OSError, ValueError) as error:
             raise StudyError(f"storage is {url!r}, which cannot be used: {error}") from None
 
