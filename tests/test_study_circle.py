@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lawkit.backends.torchtitan.launch import Pool
 from lawkit.cli import main
 from lawkit.errors import LawkitError, StudyError
 from lawkit.runs import read_runs
@@ -343,13 +345,30 @@ def test_a_store_of_a_newer_lawkit_is_left_alone(tmp_path):
 
 
 def test_a_clock_that_jumps_harms_nothing(decided, tmp_path, monkeypatch):
-    import time
-
     now = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
     folder = study(tmp_path)
     run_study(folder)
     assert rounds_of(folder) == rounds_of(decided)
+
+
+def test_a_worker_that_writes_is_not_taken_to_hang_whatever_the_clock_says(tmp_path):
+    """Its files look hours old, as they do when the clock has jumped ahead since."""
+    worker = tmp_path / "python"
+    worker.write_text(
+        "#!/bin/sh\nfor i in $(seq 15); do echo $i >> $3/records.jsonl; touch -d 1980-01-01 $3/records.jsonl $3/log.txt; "
+        "sleep 0.2; done\nexit 3\n"
+    )
+    worker.chmod(0o755)
+    (tmp_path / "run").mkdir()
+    with Pool([None], python=str(worker), silent_s=1.5) as pool:
+        pool.start(tmp_path / "run")
+        while not (ended := pool.ended()):
+            time.sleep(0.05)
+    assert (ended[0].reason, ended[0].message) == (
+        "error",
+        "the worker ended with status 3: it wrote nothing",
+    )
 
 
 def test_too_few_runs_for_the_law_say_so_and_are_kept(tmp_path):

@@ -164,8 +164,8 @@ def _decision(facts: dict[str, Any]) -> str:
     return _section(
         "The decision",
         f'<p class="soft">By law {law}, fitted to {facts["decision"]["fit"]["n_runs"]} rows; {proof} under that law '
-        f"(gap {_n(decision['optimality_gap'], 2)} nats). Intervals cover what the law does not know of its parameters, "
-        f"not what it may get wrong.</p>{mixture}"
+        f"(gap {_n(decision['optimality_gap'], 2)} nats). Intervals cover what the law does not know of its "
+        f"parameters, not what it may get wrong.</p>{mixture}"
         f'<div class="pair" style="margin-top:20px"><div>{losses}</div><div>{limits}{against}</div></div>',
     )
 

@@ -35,7 +35,7 @@ def generated(
     mixtures
         (m, K).
     taken
-        Specs of runs that are not to come again.
+        Specs of runs that failed; their mixtures are left out at their sizes, whatever the tokens.
     unique
         (K,) tokens that exist of each source, where that is known.
     """

@@ -23,7 +23,7 @@ from lawkit.runs import Runs, read_runs
 from lawkit.study._pool import SAME, generated
 from lawkit.study._section import Section
 from lawkit.study.bench import PlannedRun, Scale
-from lawkit.study.executors import Threads
+from lawkit.study.executors import Threads, Work
 from lawkit.study.spec import StudySpec
 
 
@@ -42,8 +42,15 @@ class Answer:
     options: str
     seconds: float = 0.0
 
-    cpus = 1
-    gpus = 0
+    @property
+    def cpus(self) -> int:
+        """Waiting takes no processor, but Ray should not start any number of them."""
+        return 1
+
+    @property
+    def gpus(self) -> int:
+        """None."""
+        return 0
 
     def do(self, folder: Path) -> Outcome:
         """Answer the run of a folder and record it as a trained one is recorded."""
@@ -104,7 +111,7 @@ class Answered:
         if self._recorded is not None:
             self._digest = _digest_of(self._recorded)
         self.setting = {"backend": spec.backend, "world": self._digest}
-        self.work = Answer(options=self._options, seconds=seconds)
+        self.work: Work = Answer(options=self._options, seconds=seconds)
 
     def plan(
         self, size: Any, tokens: float, weights: Mapping[str, float], seed: int, recipe: Mapping[str, Any]
@@ -138,7 +145,7 @@ class Answered:
             n, d, cost = self._size("n_params"), self._size("n_tokens"), self._cost()
             pairs, first = np.unique(np.column_stack([n, d])[rows], axis=0, return_index=True)
             found = [
-                Scale(size=a, tokens=b, n_params=a, n_tokens=b, flops=cost[rows[i]])
+                Scale(size=a, tokens=b, n_params=a, n_tokens=b, flops=float(cost[rows[i]]))
                 for (a, b), i in zip(pairs.tolist(), first, strict=True)
             ]
         return sorted(found, key=lambda scale: (scale.flops, scale.n_params))

@@ -103,6 +103,8 @@ class Circle:
             When no run can be proposed.
         """
         last, states = self._last, self._states()
+        if self._watcher:
+            self._watcher.doing("choosing the next runs")
         try:
             runs, proposal = propose(
                 self._goal,
@@ -173,6 +175,8 @@ class Circle:
             )
             last["decision"] = None
         if last["decision"] is None:
+            if self._watcher:
+                self._watcher.doing("optimising the mixture")
             try:
                 decision = decide(self._goal, self._fitted())
             except LawkitError as error:

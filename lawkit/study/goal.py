@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -167,7 +166,7 @@ def check_target(goal: Goal, dearest: float, where: str) -> None:
     LawkitError
     """
     flops = 6 * goal.n_params * goal.n_tokens
-    if not goal.inside and flops <= dearest and not math.isclose(flops, 0):
+    if not goal.inside and flops <= dearest:
         raise LawkitError(
             f"the target, {flops:.4g} flops (6 N D), lies inside the data: {where} has runs of {dearest:.4g}. Name a "
             "larger target or smaller runs; target.inside = true if it is meant"

@@ -119,7 +119,7 @@ def _product_speed() -> float:
     a = np.ones((256, 256), np.float32)
     count, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < 0.1:
-        a @ a
+        np.matmul(a, a)
         count += 1
     return 2 * 256**3 * count / (time.perf_counter() - begun)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from lawkit.backends.torchtitan.launch import Outcome, progress
 from lawkit.errors import StudyError
 from lawkit.study.bench import make_bench
 from lawkit.study.circle import Circle, spent
-from lawkit.study.executors import check_executor, make_executor
+from lawkit.study.executors import Executor, check_executor, make_executor
 from lawkit.study.lock import hold, holder
 from lawkit.study.spec import read_study
 from lawkit.study.store import FILE, STATES, Store
@@ -103,20 +104,23 @@ def run_study(
         if retry_failed:
             store.again(store.in_state("failed"))
         bench.check([store.spec(run_id) for run_id in store.in_state("proposed")])
-        executor = make_executor(spec, bench.work, workers)
+        with contextlib.ExitStack() as closing:
+            executor: Executor | None = None
 
-        def do_runs() -> int:
-            nonlocal trained
-            done = train(folder, bench, store, executor, spec.limits.retries, watcher)
-            trained += done
-            return done
+            def do_runs() -> int:
+                nonlocal trained, executor
+                if not store.in_state("proposed"):
+                    return 0
+                if executor is None:
+                    executor = make_executor(spec, bench.work, workers)
+                    closing.callback(executor.close)
+                done = train(folder, bench, store, executor, spec.limits.retries, watcher)
+                trained += done
+                return done
 
-        try:
             stop = circle.turn(do_runs) if circle else None
             if circle is None:
                 do_runs()
-        finally:
-            executor.close()
         export(folder, bench, store)
         states = [row["state"] for row in store.rows()]
         rounds = store.rounds()

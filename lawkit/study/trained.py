@@ -17,7 +17,7 @@ from lawkit.errors import StudyError
 from lawkit.runs import Runs
 from lawkit.study._pool import generated
 from lawkit.study.bench import PlannedRun, Scale
-from lawkit.study.executors import Train
+from lawkit.study.executors import Train, Work
 from lawkit.study.spec import StudySpec
 
 #: Bytes a parameter takes in a checkpoint: weight and two moments in fp32; two are kept and one is being written.
@@ -40,7 +40,7 @@ class Trained:
             "available": dict(spec.available),
         }
         limits = spec.limits
-        self.work = Train(
+        self.work: Work = Train(
             ranks=limits.ranks,
             threads=limits.threads,
             python=limits.python,
