@@ -356,7 +356,8 @@ def test_a_worker_that_writes_is_not_taken_to_hang_whatever_the_clock_says(tmp_p
     """Its files look hours old, as they do when the clock has jumped ahead since."""
     worker = tmp_path / "python"
     worker.write_text(
-        "#!/bin/sh\nfor i in $(seq 15); do echo $i >> $3/records.jsonl; touch -d 1980-01-01 $3/records.jsonl $3/log.txt; "
+        "#!/bin/sh\nfor i in $(seq 15); do echo $i >> $3/records.jsonl; "
+        "touch -d 1980-01-01 $3/records.jsonl $3/log.txt; "
         "sleep 0.2; done\nexit 3\n"
     )
     worker.chmod(0o755)

@@ -222,7 +222,7 @@ class Answered:
             seed=np.array([spec["seed"] for spec in specs], np.int64),
         )
 
-    def check(self, waiting: Sequence[Mapping[str, Any]]) -> None:
+    def prepare(self, waiting: Sequence[Mapping[str, Any]]) -> None:
         """Nothing is needed."""
 
     # ---- recorded runs -------------------------------------------------------------------------------------

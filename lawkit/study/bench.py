@@ -105,8 +105,8 @@ class Bench(Protocol):
         """The runs table of finished runs."""
         ...
 
-    def check(self, waiting: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse to start where the runs could not be finished."""
+    def prepare(self, waiting: Sequence[Mapping[str, Any]]) -> None:
+        """See to it that these runs can be done, before the first of them starts; a StudyError where they cannot."""
         ...
 
 

@@ -103,14 +103,15 @@ def run_study(
         store.propose(planned, round_=max((row["round"] for row in store.rounds()), default=0))
         if retry_failed:
             store.again(store.in_state("failed"))
-        bench.check([store.spec(run_id) for run_id in store.in_state("proposed")])
         with contextlib.ExitStack() as closing:
             executor: Executor | None = None
 
             def do_runs() -> int:
                 nonlocal trained, executor
-                if not store.in_state("proposed"):
+                waiting = store.in_state("proposed")
+                if not waiting:
                     return 0
+                bench.prepare([store.spec(run_id) for run_id in waiting])
                 if executor is None:
                     executor = make_executor(spec, bench.work, workers)
                     closing.callback(executor.close)

@@ -129,7 +129,7 @@ class Trained:
         """A row for every evaluation of each run."""
         return table([TrainingSpec.from_dict(spec) for spec in specs], outcomes)
 
-    def check(self, waiting: Sequence[Mapping[str, Any]]) -> None:
+    def prepare(self, waiting: Sequence[Mapping[str, Any]]) -> None:
         """Refuse to start without torchtitan, or where the checkpoints of the largest run would not fit."""
         if self._spec.limits.python is None and importlib.util.find_spec("torchtitan") is None:
             raise StudyError(
