@@ -70,8 +70,10 @@ def train(
             pid = executor.start(home)
             if pid is not None:
                 store.started(run_id, pid=pid, log=str(Path(RUNS) / run_id / LOG))
-        for result in executor.ended():
+        ended = executor.ended()
+        for result in ended:
             note(result.folder.name, result)
+        if ended:
             export(folder, bench, store)
         if watcher and time.monotonic() > told + _TELL_S:
             told = time.monotonic()

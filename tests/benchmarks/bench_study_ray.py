@@ -65,7 +65,7 @@ def main() -> None:
         executor = RayExecutor(make_bench(read_study(base)).work, None, address=address)
         print(f"warm-up of 32 workers: {timed(base, executor, 32, 64):.0f} s", flush=True)
         one = None
-        for workers in (1, 2, 4, 8, 16, 32):
+        for workers in [int(w) for w in sys.argv[1:]] or (1, 2, 4, 8, 16, 32):
             took = timed(base, executor, workers, EACH * workers)
             rate = EACH * workers / took
             one = one or rate
