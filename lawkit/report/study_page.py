@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from lawkit.errors import ReportError
 from lawkit.io._json import finite
 from lawkit.io._write import write_bytes
+from lawkit.report import _page_parts as parts
 from lawkit.report._study_facts import study_facts
 
 
@@ -39,20 +38,20 @@ def study_page(facts: dict[str, Any]) -> str:
     kept = ("rounds", "runs", "sources", "domains", "tolerance", "fitted")
     # "</script>" in a name would end the script.
     data = json.dumps(finite({key: facts[key] for key in kept}), allow_nan=False).replace("</", "<\\/")
-    parts = [
+    sections = [
         _head(facts),
         *(part(facts) for part in (_decision, _figures, _next, _rounds, _runs, _failures, _notes)),
-        _section("The study's file", f"<pre>{escape(facts['spec'])}</pre>"),
+        parts.section("The study's file", f"<pre>{escape(facts['spec'])}</pre>"),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(facts['name'])}: study</title>\n<style>\n{_asset('_page.css')}</style>\n"
+        f"<title>{escape(facts['name'])}: study</title>\n<style>\n{parts.asset('_page.css')}</style>\n"
         "</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in parts if part)
+        + "\n".join(section for section in sections if section)
         + '\n</main>\n<div id="tip" role="tooltip" hidden></div>\n'
         f'<script type="application/json" id="data">{data}</script>\n'
-        f"<script>\n{_asset('_page.js')}</script>\n</body>\n</html>\n"
+        f"<script>\n{parts.asset('_page.js')}</script>\n</body>\n</html>\n"
     )
 
 
@@ -62,7 +61,9 @@ def study_page(facts: dict[str, Any]) -> str:
 def _head(facts: dict[str, Any]) -> str:
     decided, target = facts["decision"], facts["target"]
     states = [run["state"] for run in facts["runs"]]
-    spent = f"{_n(facts['spent'], 3)}" + (f" of {_n(facts['budget'], 3)}" if facts["budget"] else "")
+    spent = f"{parts.number(facts['spent'], 3)}" + (
+        f" of {parts.number(facts['budget'], 3)}" if facts["budget"] else ""
+    )
     cards = [("flops spent", spent)]
     seconds = sum(run["cpu_s"] or 0.0 for run in facts["runs"])
     if seconds > 36:
@@ -75,14 +76,16 @@ def _head(facts: dict[str, Any]) -> str:
     if decided:
         decision = decided["decision"]
         mixture = ", ".join(
-            f"{_p(w)} {escape(name)}" for name, w in _ordered(decision["weights"]) if w >= 5e-4
+            f"{parts.percent(w)} {escape(name)}"
+            for name, w in parts.ordered(decision["weights"])
+            if w >= 5e-4
         )
         lead = f"Train on <b>{mixture}</b>."
-        cards.insert(0, ("expected regret, nats per token", _n(decision["expected_regret"], 3)))
+        cards.insert(0, ("expected regret, nats per token", parts.number(decision["expected_regret"], 3)))
         cards.insert(1, ("predicted objective, nats per token", f"{decision['objective']:.4f}"))
     told = ""
     if target:
-        told = f"For a run of {_size(target['n_params'])} parameters on {_size(target['n_tokens'])} tokens. "
+        told = f"For a run of {parts.size(target['n_params'])} parameters on {parts.size(target['n_tokens'])} tokens. "
     stop = decided["stop"] if decided else None
     told += (
         f"Stopped because of {escape(stop)}." if stop else "The study has not stopped yet." if target else ""
@@ -102,7 +105,7 @@ def _decision(facts: dict[str, Any]) -> str:
     decision, tokens = facts["decision"]["decision"], facts["target"]["n_tokens"]
     bands, free = decision.get("weights_interval", {}), decision["unconstrained"]["weights"] or {}
     rows = []
-    for name, weight in _ordered(decision["weights"]):
+    for name, weight in parts.ordered(decision["weights"]):
         low, high = bands.get(name, (weight, weight))
         bar = (
             f'<span class="band"><i style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>'
@@ -112,19 +115,19 @@ def _decision(facts: dict[str, Any]) -> str:
         rows.append(
             [
                 escape(name),
-                _p(weight),
+                parts.percent(weight),
                 bar,
-                f"{_p(low)} to {_p(high)}",
-                _size(weight * tokens),
+                f"{parts.percent(low)} to {parts.percent(high)}",
+                parts.size(weight * tokens),
                 "" if epochs is None else f"{epochs:.2f}",
-                _p(free[name]) if name in free else "",
+                parts.percent(free[name]) if name in free else "",
             ]
         )
-    mixture = _table(
+    mixture = parts.table(
         ["source", "weight", "", f"{facts['interval']:.0%} interval", "tokens", "epochs", "without limits"],
         rows,
     )
-    losses = _table(
+    losses = parts.table(
         ["domain", "predicted loss", "from", "to"],
         [
             [
@@ -137,19 +140,21 @@ def _decision(facts: dict[str, Any]) -> str:
     )
     prices = decision["shadow_prices"]
     limits = "".join(f"<li>{escape(text)}</li>" for text in decision["active_constraints"])
-    worth = ", ".join(f"{escape(name)}: {_n(price, 3)} nats a unit" for name, price in prices.items())
+    worth = ", ".join(
+        f"{escape(name)}: {parts.number(price, 3)} nats a unit" for name, price in prices.items()
+    )
     limits = (
         f'<h3>Limits that bind</h3><ul class="notes">{limits}</ul><p class="soft">{worth}</p>'
         if limits
         else ""
     )
-    against = _table(
+    against = parts.table(
         ["other mixture", "its objective", "worse with probability"],
         [
             [
                 escape(name.replace("_", " ")),
                 f"{value:.4f}",
-                _p(decision["against"][name]["probability_worse"]),
+                parts.percent(decision["against"][name]["probability_worse"]),
             ]
             for name, value in decision["baselines"].items()
             if name in decision.get("against", {})
@@ -161,10 +166,10 @@ def _decision(facts: dict[str, Any]) -> str:
         else "a local optimum, not proven the best,"
     )
     law = escape(facts["decision"]["fit"]["law"])
-    return _section(
+    return parts.section(
         "The decision",
         f'<p class="soft">By law {law}, fitted to {facts["decision"]["fit"]["n_runs"]} rows; {proof} under that law '
-        f"(gap {_n(decision['optimality_gap'], 2)} nats). Intervals cover what the law does not know of its "
+        f"(gap {parts.number(decision['optimality_gap'], 2)} nats). Intervals cover what the law does not know of its "
         f"parameters, not what it may get wrong.</p>{mixture}"
         f'<div class="pair" style="margin-top:20px"><div>{losses}</div><div>{limits}{against}</div></div>',
     )
@@ -173,18 +178,20 @@ def _decision(facts: dict[str, Any]) -> str:
 def _figures(facts: dict[str, Any]) -> str:
     shown = []
     if any(round_["regret"] is not None for round_ in facts["rounds"]):
-        shown.append(_figure("regret", "Expected regret, nats per token", ""))
-        shown.append(_figure("weights", "Best mixture and its interval", _key(facts["sources"])))
+        shown.append(parts.figure("regret", "Expected regret, nats per token", ""))
+        shown.append(parts.figure("weights", "Best mixture and its interval", parts.key(facts["sources"])))
     if facts["domains"]:
         rounds = [f"round {round_['round']}" for round_ in facts["rounds"]]
-        shown.append(_figure("losses", "Losses of all runs, nats per token", _key(rounds)))
+        shown.append(parts.figure("losses", "Losses of all runs, nats per token", parts.key(rounds)))
     if facts["fitted"]:
-        shown.append(_figure("fit", "Observed over fitted loss, % off", ""))
+        shown.append(parts.figure("fit", "Observed over fitted loss, % off", ""))
     options = "".join(f"<option>{escape(name)}</option>" for name in facts["domains"])
     pick = (
         f'<p><label class="soft">domain <select id="domain">{options}</select></label></p>' if options else ""
     )
-    return _section("How it came about", f'{pick}<div class="pair">{"".join(shown)}</div>') if shown else ""
+    return (
+        parts.section("How it came about", f'{pick}<div class="pair">{"".join(shown)}</div>') if shown else ""
+    )
 
 
 def _next(facts: dict[str, Any]) -> str:
@@ -193,42 +200,42 @@ def _next(facts: dict[str, Any]) -> str:
         return ""
     target, decision = facts["target"], facts["decision"]["decision"]
     tokens = ", ".join(
-        f"{_size(w * target['n_tokens'])} of {escape(name)}"
-        for name, w in _ordered(decision["weights"])
+        f"{parts.size(w * target['n_tokens'])} of {escape(name)}"
+        for name, w in parts.ordered(decision["weights"])
         if w >= 5e-4
     )
     plan = (
-        f"<p>The run that was to be planned: {_size(target['n_params'])} parameters on {tokens} "
-        f"({_n(6 * target['n_params'] * target['n_tokens'], 3)} flops).</p>"
+        f"<p>The run that was to be planned: {parts.size(target['n_params'])} parameters on {tokens} "
+        f"({parts.number(6 * target['n_params'] * target['n_tokens'], 3)} flops).</p>"
     )
     if not following["runs"]:
         why = f' <span class="soft">No further proxy runs: {escape(following["why"] or "")}.</span>'
-        return _section("What to run next", plan + (f"<p>{why}</p>" if following["why"] else ""))
-    table = _table(
+        return parts.section("What to run next", plan + (f"<p>{why}</p>" if following["why"] else ""))
+    table = parts.table(
         ["proxy run", "parameters", "tokens", "seed", "flops", "mixture"],
         [
             [
                 escape(run["run_id"]),
-                _size(run["n_params"]),
-                _size(run["n_tokens"]),
+                parts.size(run["n_params"]),
+                parts.size(run["n_tokens"]),
                 run["seed"],
-                _n(run["flops"], 3),
-                _mixture(run.get("weights", {})),
+                parts.number(run["flops"], 3),
+                parts.mixture(run.get("weights", {})),
             ]
             for run in following["runs"]
         ],
     )
     if_ = "With the budget renewed, " if following["why"] else ""
-    flops = _n(following["flops"], 3)
+    flops = parts.number(following["flops"], 3)
     told = f"<p>{if_}{len(following['runs'])} proxy runs would teach most about it, for {flops} flops:</p>"
-    return _section("What to run next", plan + told + table)
+    return parts.section("What to run next", plan + told + table)
 
 
 def _rounds(facts: dict[str, Any]) -> str:
     return (
-        _section(
+        parts.section(
             "Rounds",
-            _table(
+            parts.table(
                 [
                     "round",
                     "chosen by",
@@ -244,11 +251,11 @@ def _rounds(facts: dict[str, Any]) -> str:
                         round_["round"],
                         escape(round_["method"]),
                         round_["n_runs"],
-                        _n(round_["flops"], 3),
+                        parts.number(round_["flops"], 3),
                         escape(round_["law"] or ""),
-                        _n(round_["objective"], 5),
-                        _n(round_["regret"], 3),
-                        _mixture(round_["weights"] or {}),
+                        parts.number(round_["objective"], 5),
+                        parts.number(round_["regret"], 3),
+                        parts.mixture(round_["weights"] or {}),
                     ]
                     for round_ in facts["rounds"]
                 ],
@@ -266,24 +273,28 @@ def _runs(facts: dict[str, Any]) -> str:
     for run in facts["runs"]:
         losses = [(run["losses"] or {}).get(name) for name in facts["domains"]]
         cells = [
-            f'<td title="{_mixture(run["weights"])}">{escape(run["id"])}</td>',
-            _cell(run["round"], str(run["round"])),
+            f'<td title="{parts.mixture(run["weights"])}">{escape(run["id"])}</td>',
+            parts.cell(run["round"], str(run["round"])),
             f"<td>{run['state']}</td>",
-            *(_cell(run[key], _size(run[key])) for key in ("n_params", "n_tokens")),
-            _cell(run["seed"], str(run["seed"])),
-            _cell(run["flops"], _n(run["flops"], 3)),
-            *(_cell(loss, "" if loss is None else f"{loss:.4f}") for loss in losses),
+            *(parts.cell(run[key], parts.size(run[key])) for key in ("n_params", "n_tokens")),
+            parts.cell(run["seed"], str(run["seed"])),
+            parts.cell(run["flops"], parts.number(run["flops"], 3)),
+            *(parts.cell(loss, "" if loss is None else f"{loss:.4f}") for loss in losses),
         ]
         body.append(f"<tr>{''.join(cells)}</tr>")
     table = f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-    return _section("Runs", f'<p class="soft">Press a heading to sort.</p><div class="scroll">{table}</div>')
+    return parts.section(
+        "Runs", f'<p class="soft">Press a heading to sort.</p><div class="scroll">{table}</div>'
+    )
 
 
 def _failures(facts: dict[str, Any]) -> str:
     failed = [run for run in facts["runs"] if run["state"] == "failed"]
     rows = [[escape(run["id"]), escape(run["reason"] or ""), escape(run["message"] or "")] for run in failed]
     return (
-        _section("Runs that failed", _table(["run", "reason", "message"], rows, words=(1, 2))) if rows else ""
+        parts.section("Runs that failed", parts.table(["run", "reason", "message"], rows, words=(1, 2)))
+        if rows
+        else ""
     )
 
 
@@ -292,71 +303,4 @@ def _notes(facts: dict[str, Any]) -> str:
         return ""
     notes = [*facts["decision"]["fit"]["warnings"], *facts["decision"]["decision"]["warnings"]]
     items = "".join(f"<li>{escape(note)}</li>" for note in dict.fromkeys(notes))
-    return _section("Before acting on it", f'<ul class="notes">{items}</ul>') if items else ""
-
-
-# ---- pieces --------------------------------------------------------------------------------------------------
-
-
-def _asset(name: str) -> str:
-    return files("lawkit.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>\n{body}</section>"
-
-
-def _figure(name: str, title: str, key: str) -> str:
-    return f'<figure><h3>{title}</h3>{key}<svg data-figure="{name}" role="img" aria-label="{title}"></svg></figure>'
-
-
-def _key(names: Sequence[str]) -> str:
-    colours = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#333333")
-    items = (f'<span style="--c:{colours[i % 7]}">{escape(name)}</span>' for i, name in enumerate(names))
-    return f'<div class="key">{"".join(items)}</div>'
-
-
-def _table(names: Sequence[str], rows: Iterable[Sequence[Any]], words: Sequence[int] = ()) -> str:
-    """A table of cells that are HTML already."""
-    rows = list(rows)
-    if not rows:
-        return ""
-
-    def cells(tag: str, values: Sequence[Any]) -> str:
-        return "".join(
-            f'<{tag} class="words">{value}</{tag}>' if i in words else f"<{tag}>{value}</{tag}>"
-            for i, value in enumerate(values)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{cells("th", names)}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(value: Any, text: str) -> str:
-    return f'<td data-value="{"" if value is None else value}">{text}</td>'
-
-
-def _ordered(weights: dict[str, float]) -> list[tuple[str, float]]:
-    return sorted(weights.items(), key=lambda item: -item[1])
-
-
-def _mixture(weights: dict[str, float]) -> str:
-    return ", ".join(f"{escape(name)} {weight:.3f}" for name, weight in _ordered(weights) if weight >= 5e-4)
-
-
-def _n(value: float | None, digits: int) -> str:
-    return (
-        "–"
-        if value is None
-        else f"{value:.{digits}g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
-    )
-
-
-def _p(value: float) -> str:
-    return f"{100 * value:.1f}%"
-
-
-def _size(value: float) -> str:
-    from lawkit.cli._output import size
-
-    return size(value)
+    return parts.section("Before acting on it", f'<ul class="notes">{items}</ul>') if items else ""
