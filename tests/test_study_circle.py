@@ -61,9 +61,9 @@ def test_a_study_turns_until_it_stops_and_stores_every_step(decided):
 def test_the_decision_is_that_of_the_true_law(decided):
     bench = make_bench(read_study(decided))
     assert bench.sources == ("web", "hq")
-    from lawkit.study.answered import _made
+    from lawkit.study.answer import made_backend
 
-    world, _ = _made(bench.work.options)  # pyright: ignore
+    world, _ = made_backend(bench.work.options)  # pyright: ignore
     hq = np.linspace(0, 0.8, 801)
     losses = world.losses(np.full(801, 7e9), np.full(801, 1e12), np.column_stack([1 - hq, hq])).mean(1)
     chosen = rounds_of(decided)[-1]["decision"]["weights"]["hq"]
@@ -152,9 +152,9 @@ def test_a_replayed_study_asks_for_each_recorded_run_once(decided, tmp_path):
         for x in hq.tolist()
     ]
     from lawkit.backends import RunSpec
-    from lawkit.study.answered import _made
+    from lawkit.study.answer import made_backend
 
-    world, _ = _made(bench.work.options)  # pyright: ignore
+    world, _ = made_backend(bench.work.options)  # pyright: ignore
     world.run(
         [RunSpec(n_params=r.n_params, n_tokens=r.n_tokens, weights=r.weights, seed=0) for r in runs]
     ).write(tmp_path / "recorded.csv")

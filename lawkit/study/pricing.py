@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lawkit.study.answered import Answer
+from lawkit.study.answer import Answer
 from lawkit.study.bench import PlannedRun, make_bench
 from lawkit.study.circle import Circle, spent
 from lawkit.study.executors import check_executor
