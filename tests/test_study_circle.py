@@ -76,6 +76,7 @@ def test_a_decided_study_does_nothing_again(decided):
     assert (rounds_of(decided), (decided / "runs.csv").read_bytes()) == before
 
 
+@pytest.mark.slow
 def test_killed_five_times_at_random_it_comes_to_the_same_decision(decided, tmp_path):
     folder = study(tmp_path, more="seconds = 0.05")
     # 20 runs and 3 decisions; the last event ends it.
@@ -90,6 +91,7 @@ def test_killed_five_times_at_random_it_comes_to_the_same_decision(decided, tmp_
         assert records.read_text().count('"kind": "done"') == 1
 
 
+@pytest.mark.slow
 def test_a_wider_question_trains_nothing_that_is_known(decided, tmp_path):
     import shutil
 
@@ -114,6 +116,7 @@ def test_a_wider_question_trains_nothing_that_is_known(decided, tmp_path):
     assert stop.endswith("nats, is within 0.5")
 
 
+@pytest.mark.slow
 def test_a_study_stops_when_the_budget_does_not_pay_for_another_run(tmp_path):
     summary = run_study(study(tmp_path, SPEC.replace("6e19", "2.5e19").replace("rounds = 2", "rounds = 20")))
     assert summary.stop is not None
@@ -130,6 +133,7 @@ mixtures = [{web = 0.9, hq = 0.1}, {web = 0.5, hq = 0.5}, {web = 0.2, hq = 0.8},
 """
 
 
+@pytest.mark.slow
 def test_grids_are_the_start(tmp_path):
     text = SPEC.replace("rounds = 2", "rounds = 1") + GRIDS
     folder = study(tmp_path, text)
@@ -142,6 +146,7 @@ def test_grids_are_the_start(tmp_path):
     assert rounds_of(folder)[1]["fit"]["n_runs"] == 23
 
 
+@pytest.mark.slow
 def test_a_replayed_study_asks_for_each_recorded_run_once(decided, tmp_path):
     bench = make_bench(read_study(decided))
     hq = np.linspace(0.05, 0.95, 7)
@@ -344,6 +349,7 @@ def test_a_store_of_a_newer_lawkit_is_left_alone(tmp_path):
     assert (folder / "study.sqlite").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_harms_nothing(decided, tmp_path, monkeypatch):
     now = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
@@ -372,6 +378,7 @@ def test_a_worker_that_writes_is_not_taken_to_hang_whatever_the_clock_says(tmp_p
     )
 
 
+@pytest.mark.slow
 def test_too_few_runs_for_the_law_say_so_and_are_kept(tmp_path):
     folder = study(tmp_path, SPEC.replace("start = 14", "start = 2"))
     with pytest.raises(StudyError, match=r"2 runs cannot be fitted: .*more to begin with: loop.start"):
