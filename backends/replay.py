@@ -52,9 +52,10 @@ class Replay:
         LawkitError
             When a run, or its seed, was never recorded; the message names the nearest that was.
         """
-        return self.recorded.select(np.array([self._find(spec) for spec in specs], dtype=np.int64))
+        return self.recorded.select(np.array([self.find(spec) for spec in specs], dtype=np.int64))
 
-    def _find(self, spec: RunSpec) -> int:
+    def find(self, spec: RunSpec) -> int:
+        """Row (from 0) of the recorded run that a specification asks for; see `run`."""
         table = self.recorded
         unknown = [name for name, weight in spec.weights.items() if weight and name not in table.sources]
         if unknown:

@@ -18,11 +18,12 @@ import pytest
 
 from lawkit.backends.torchtitan.launch import Outcome
 from lawkit.cli import main
-from lawkit.cli.study import _Screen
+from lawkit.cli._study_screen import Screen
 from lawkit.corpus import open_corpus
 from lawkit.errors import StudyError
 from lawkit.runs import read_runs
 from lawkit.study import Store, read_study, run_study, study_status
+from lawkit.study.bench import make_bench
 from lawkit.study.lock import hold, holder
 from lawkit.study.spec import SpaceFilling
 from lawkit.study.template import write_template
@@ -113,7 +114,7 @@ def test_a_file_is_read(tmp_path):
             ("[[grid]]", "[available]\nhq = []\n[[grid]]"),
             r"available.hq is \[\]: it must be a positive number",
         ),
-        (("[[grid]]", "notes = 1\n[[grid]]"), "study.toml: notes is unknown; there are corpus"),
+        (("[[grid]]", "notes = 1\n[[grid]]"), "study.toml: notes is unknown; there are backend, corpus"),
         (("[[grid]]", "[[grid]"), "is no TOML"),
     ],
 )
@@ -156,11 +157,12 @@ def test_init_writes_a_study_that_can_be_planned(small_corpus, tmp_path, capsys)
     # The folder of all corpora will do while there is one; another may come, so the corpus itself is written.
     assert main(["study", "init", str(tmp_path / "s"), "--corpus", str(small_corpus.parent)]) == 0
     spec = read_study(tmp_path / "s")
+    assert spec.corpus is not None
     assert spec.corpus.resolve() == small_corpus.resolve()
-    planned = spec.plan(open_corpus(spec.corpus))
+    planned = spec.plan(make_bench(spec))
     assert len(planned) == 3 * 2 * 8 + 3
-    planned = replace(spec, corpus=small_corpus.parent).plan(open_corpus(small_corpus.parent))
-    assert planned[0].corpus == str(small_corpus.resolve())
+    planned = spec.plan(make_bench(replace(spec, corpus=small_corpus.parent)))
+    assert planned[0].spec["corpus"] == str(small_corpus.resolve())
     assert main(["study", "init", str(tmp_path / "s"), "--corpus", str(small_corpus)]) == 1
     assert "is there already" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
@@ -174,12 +176,12 @@ def test_a_run_that_two_grids_ask_for_is_planned_once_and_errors_name_the_grid(s
         'tokens = ["1M"]\nmixtures = [{prose = 1.0}]\n'
     )
     spec = read_study(study(tmp_path / "a", text))
-    assert len(spec.plan(open_corpus(spec.corpus))) == 1
+    assert len(spec.plan(make_bench(spec))) == 1
     wrong = read_study(
         study(tmp_path / "b", text + "[[grid]]\n" + text.split("[[grid]]\n")[1].replace("prose", "web"))
     )
     with pytest.raises(StudyError, match=r"grid\[2\]: weights.web: the corpus has no source 'web'; it has"):
-        wrong.plan(open_corpus(wrong.corpus))
+        wrong.plan(make_bench(wrong))
 
 
 # --- training ---------------------------------------------------------------------------
@@ -219,8 +221,8 @@ def test_on_a_terminal_results_stand_above_what_is_under_way(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", shown)
     done = Outcome(folder=Path("a"), done={"wall_s": 3.0}, evals=({"domains": {"web": {"loss": 3.0}}},))
-    with _Screen() as screen:
-        screen.begun(2, 2)
+    with Screen() as screen:
+        screen.begun(2, 2, 0.0, 1e9)
         screen.tick([], 0.1)
         wait_for(lambda: "of the flops" in shown.getvalue())  # drawn ten times a second, by a thread
         screen.ended("run-a", done, False)
@@ -328,7 +330,7 @@ def test_an_interrupted_run_that_left_the_file_is_not_trained(finished, small_co
     folder = study(tmp_path / "s", SMALL.format(corpus=small_corpus))
     (folder / "runs").symlink_to(finished / "runs")
     spec = read_study(folder)
-    asked, left = spec.plan(open_corpus(spec.corpus))
+    asked, left = spec.plan(make_bench(spec))
     with Store(folder) as store:
         store.propose([asked, left])
         for run in (asked, left):
@@ -367,7 +369,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(small_corpus, tmp_pa
     with pytest.raises(StudyError, match="cannot be written to"):
         run_study(folder)
     monkeypatch.undo()
-    monkeypatch.setattr("lawkit.study.runner._SLACK", 10**18)
+    monkeypatch.setattr("lawkit.study.trained._SLACK", 10**18)
     with pytest.raises(StudyError, match=r"MB are free, and the checkpoints of the largest run need about"):
         run_study(folder)
     assert not (folder / "runs").exists()
@@ -389,4 +391,4 @@ def test_the_setting_may_not_change_after_runs_were_trained(finished, tmp_path):
     finally:
         (finished / "study.toml").write_text(text)
     with Store(finished) as store:
-        assert len(store.runs()) == 4
+        assert len(store.results()[0]) == 2

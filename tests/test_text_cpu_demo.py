@@ -155,7 +155,8 @@ def test_every_python_has_code_and_its_documentation(tmp_path: Path) -> None:
     assert set(files) == {"code", "docs"}
     for file in files.values():
         assert file.stat().st_size > 1_000_000
-        assert all(len(json.loads(line)["text"]) >= 200 for line in file.open(encoding="utf-8"))
+        lines = file.read_text(encoding="utf-8").splitlines()
+        assert all(len(json.loads(line)["text"]) >= 200 for line in lines)
 
 
 @pytest.mark.slow

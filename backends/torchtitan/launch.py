@@ -139,6 +139,9 @@ class _Job:
     process: subprocess.Popen[bytes]
     slot: str | None
     started: float = field(default_factory=time.monotonic)
+    # What its files were when they last changed, and when we saw that: by a clock that does not jump, unlike theirs.
+    signs: list[tuple[int, int]] = field(default_factory=list)
+    changed: float = field(default_factory=time.monotonic)
 
 
 class Pool:
@@ -254,11 +257,14 @@ class Pool:
         self._jobs.clear()
 
     def _too_long(self, job: _Job) -> tuple[str, str] | None:
-        age = time.monotonic() - job.started
+        now = time.monotonic()
+        age = now - job.started
         if self._run_s is not None and age > self._run_s:
             return "late", f"killed after {age:.0f} s, the time limit of a run"
-        written = [time.time() - path.stat().st_mtime for path in _signs(job.folder)]
-        silent = min([age, *written])
+        signs = _signs(job.folder)
+        if signs != job.signs:
+            job.signs, job.changed = signs, now
+        silent = now - job.changed
         if silent > self._silent_s:
             return "silent", f"killed for hanging: it wrote nothing for {silent:.0f} s"
         return None
@@ -271,8 +277,10 @@ class Pool:
         job.process.wait()
 
 
-def _signs(folder: Path) -> list[Path]:
-    return [path for path in (folder / RECORDS, folder / LOG) if path.is_file()]
+def _signs(folder: Path) -> list[tuple[int, int]]:
+    """Times and sizes of what a worker writes."""
+    found = [path.stat() for path in (folder / RECORDS, folder / LOG) if path.is_file()]
+    return [(stat.st_mtime_ns, stat.st_size) for stat in found]
 
 
 def progress(folder: str | Path) -> dict[str, Any] | None:

@@ -93,6 +93,7 @@ class RunMetrics(MetricsProcessor):
         self.records.add(
             "train",
             step=step,
+            steps=self.spec.steps,
             loss=global_avg_loss,
             grad_norm=grad_norm,
             lr=rates[0] if rates else None,

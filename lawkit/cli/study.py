@@ -1,30 +1,28 @@
-"""``lawkit study``: train the runs that a file asks for."""
+"""``lawkit study``: the closed circle from proxy runs to a decision."""
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from lawkit.cli import _output
 
-if TYPE_CHECKING:
-    from lawkit.backends.torchtitan.launch import Outcome
-
-#: Seconds between two lines of progress where there is no terminal.
-_EVERY_S = 60.0
 _FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), help="Runs at a time.  [default: what the executor takes]"
+)
 
 
 @click.group("study")
 def command() -> None:
-    """Train proxy runs and keep their results.
+    """Choose, do and learn from proxy runs until the mixture is decided.
 
-    A study is a folder with a file study.toml that says which runs are trained; the
-    results are in its store, study.sqlite, and its runs table, runs.csv.
+    A study is a folder with a file study.toml that says which runs are done to begin
+    with, what is to be decided and what may be spent; its results are in its store,
+    study.sqlite, and its runs table, runs.csv.
     """
 
 
@@ -53,38 +51,56 @@ def init(folder: Path, corpus: Path) -> None:
 
 @command.command("run")
 @_FOLDER
-@click.option(
-    "--workers", type=click.IntRange(min=1), help="Runs at a time.  [default: what the machine takes]"
-)
+@_WORKERS
 @click.option("--retry-failed", is_flag=True, help="Try the runs that failed before once more.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def run(folder: Path, workers: int | None, retry_failed: bool, as_json: bool) -> None:
-    """Train the runs of a study that are not done yet.
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be done next and what it would cost; do nothing."
+)
+@_JSON
+def run(folder: Path, workers: int | None, retry_failed: bool, dry_run: bool, as_json: bool) -> None:
+    """Turn the circle of a study: do runs, fit, decide, propose runs, until it stops.
 
-    It may be stopped or killed at any time and goes on when called again. Runs that
-    fail are recorded and do not stop the others; the exit status is then 1. Training
-    needs torchtitan.
+    It stops when the expected regret of the mixture is within the tolerance, or the
+    budget or the rounds are used up, and says which. Without a [target] it does the
+    runs of the grids. It may be stopped or killed at any time and goes on when called
+    again, to the same decision. Runs that fail are recorded and do not stop the
+    others; the exit status is then 1. Training needs torchtitan.
 
     \b
     Examples:
+      lawkit study run study --dry-run
       lawkit study run study
       lawkit study run study --workers 2
     """
-    from lawkit.study import run_study
+    if dry_run:
+        from lawkit.study.pricing import price
 
-    with _Screen() as screen:
+        with _output.working("choosing runs", quiet=as_json):
+            told = price(folder, workers=workers)
+        _output.emit_json(told) if as_json else _show_price(told)
+        return
+    from lawkit.cli._study_screen import Screen
+    from lawkit.study import read_study, run_study
+
+    goal = read_study(folder).goal
+    with Screen(goal) as screen:
         summary = run_study(folder, workers=workers, retry_failed=retry_failed, watcher=screen)
     if as_json:
+        decided = {} if goal is None else {"stop": summary.stop, "round": summary.decision}
         _output.emit_json(
             {
                 "table": summary.table,
                 "trained": summary.trained,
                 "done": summary.done,
                 "failed": summary.failed,
+                **decided,
             }
         )
     else:
-        _output.say(f"{summary.done} runs done, {summary.failed} failed; {summary.trained} trained now")
+        _output.say(f"{summary.done} runs done, {summary.failed} failed; {summary.trained} done now")
+        if summary.decision is not None:
+            _output.say()
+            _show_decision(summary.decision)
         if summary.failed:
             _output.note(f"why: lawkit study status {folder}")
             _output.note(f"to try them once more: lawkit study run {folder} --retry-failed")
@@ -96,9 +112,9 @@ def run(folder: Path, workers: int | None, retry_failed: bool, as_json: bool) ->
 
 @command.command("status")
 @_FOLDER
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_JSON
 def status(folder: Path, as_json: bool) -> None:
-    """Say how far a study is, and why runs failed.
+    """Say how far a study is, what it has decided, and why runs failed.
 
     \b
     Examples:
@@ -111,14 +127,22 @@ def status(folder: Path, as_json: bool) -> None:
     if as_json:
         _output.emit_json(found)
         return
-    states = found["states"]
+    budget = f" of {_output.number(found['budget'], 3)}" if found["budget"] else ""
     _output.show_pairs(
         [
-            *((state, count) for state, count in states.items()),
+            *((state, count) for state, count in found["states"].items()),
+            ("flops", f"{_output.number(found['flops'], 3)}{budget}"),
             ("run by", found["run_by"] or "nobody"),
             ("table", str(found["table"]) if found["table"] else None),
         ]
     )
+    decided = [round_ for round_ in found["rounds"] if round_["decision"]]
+    if found["rounds"]:
+        _output.say()
+        _show_rounds(found)
+    if decided:
+        _output.say()
+        _show_decision(decided[-1])
     unfinished = [run for run in found["runs"] if run["state"] in ("running", "failed")]
     if unfinished:
         _output.say()
@@ -138,68 +162,116 @@ def status(folder: Path, as_json: bool) -> None:
         )
 
 
-class _Screen:
-    """Tells on standard error how a study goes: always on a terminal, elsewhere once a minute and when a run ends."""
+@command.command("report")
+@_FOLDER
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The page to write.  [default: report.html in the study's folder]",
+)
+def report(folder: Path, out: Path | None) -> None:
+    """Write a page about a study: the decision, its band, what was spent, what to run next.
 
-    def __init__(self) -> None:
-        self._total = self._left = 0
-        self._first: tuple[float, float] | None = None
-        self._status: Any = None
-        self._told = time.monotonic()
+    The page is one file that needs no network.
 
-    def __enter__(self) -> _Screen:
-        return self
+    \b
+    Examples:
+      lawkit study report study
+      lawkit study report study -o decision.html
+    """
+    from lawkit.report.study_page import write_study_page
 
-    def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()
+    path = write_study_page(folder, out or folder / "report.html")
+    _output.note(f"written to {path}")
 
-    def begun(self, total: int, waiting: int) -> None:
-        self._total, self._left = total, waiting
-        _output.note(f"{waiting} of {total} runs to train")
-        if waiting and sys.stderr.isatty():
-            self._status = _output.console(stderr=True).status("starting")
-            self._status.start()
 
-    def ended(self, run_id: str, outcome: Outcome, again: bool) -> None:
-        if outcome.done is not None:
-            self._left -= 1
-            losses = {name: domain["loss"] for name, domain in outcome.evals[-1]["domains"].items()}
-            told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
-            self._note(f"{run_id}: {told}  ({outcome.done['wall_s']:.0f} s; {self._left} to go)")
-            return
-        self._left -= not again
-        what = "failed, to be tried again" if again else "failed"
-        self._note(f"{run_id}: {what} at step {outcome.step} ({outcome.reason}): {outcome.message}")
+def _show_rounds(found: dict[str, Any]) -> None:
+    _output.show_table(
+        ["round", "chosen by", "runs", "flops", "law", "expected regret", "mixture"],
+        [
+            [
+                str(round_["round"]),
+                round_["proposal"]["method"],
+                sum(run["round"] == round_["round"] for run in found["runs"]),
+                _output.number(round_["flops"], 3),
+                (round_["fit"] or {}).get("law"),
+                _output.number((round_["decision"] or {}).get("expected_regret"), 3),
+                _mixture((round_["decision"] or {}).get("weights", {})),
+            ]
+            for round_ in found["rounds"]
+        ],
+    )
 
-    def _note(self, text: str) -> None:
-        # The console of a live display prints above it; another would print where it is drawn next.
-        if self._status is None:
-            _output.note(text)
-            return
-        from rich.text import Text
 
-        self._status.console.print(Text(text, style="dim"))
+def _show_decision(round_: dict[str, Any]) -> None:
+    decision = round_["decision"]
+    bands = decision.get("weights_interval", {})
+    _output.show_table(
+        ["source", "weight", "from", "to"],
+        [
+            [name, f"{weight:.3f}", *(f"{end:.3f}" for end in bands.get(name, ()))]
+            for name, weight in decision["weights"].items()
+        ],
+        title=f"the mixture after round {round_['round']}",
+    )
+    _output.say()
+    _output.show_pairs(
+        [
+            (
+                "expected regret",
+                f"{_output.number(decision['expected_regret'], 3)} nats per token, if the law is right",
+            ),
+            ("certificate", decision["certificate"]),
+            ("law", round_["fit"]["law"]),
+            ("spent", f"{_output.number(round_['flops'], 3)} flops"),
+            ("stopped because of", round_["stop"]),
+        ]
+    )
+    _output.show_warnings([*round_["fit"]["warnings"], *decision["warnings"]])
 
-    def tick(self, running: list[Path], share: float) -> None:
-        from lawkit.backends.torchtitan.launch import progress
 
-        now = time.monotonic()
-        if self._first is None and share > 0:
-            self._first = now, share
-        parts = [f"{self._total - self._left} of {self._total} runs, {share:.0%} of the flops"]
-        if self._first and share > self._first[1]:
-            left = (now - self._first[0]) / (share - self._first[1]) * (1 - share)
-            parts.append(f"about {left / 60:.0f}:{left % 60:02.0f} left")
-        for home in running:
-            record = progress(home)
-            if record:
-                parts.append(
-                    f"{home.name}: step {record['step']:,}, loss {record['loss']:.3f}, "
-                    f"{record['tokens_per_s']:,.0f} tokens/s"
-                )
-        if self._status is not None:
-            self._status.update("\n".join(parts))
-        elif now > self._told + _EVERY_S and len(parts) > 1:
-            self._told = now
-            _output.note("; ".join(parts))
+def _show_price(told: dict[str, Any]) -> None:
+    _output.show_table(
+        ["run", "parameters", "tokens", "seed", "flops"],
+        [
+            [
+                run["run_id"],
+                _output.size(run["n_params"]),
+                _output.size(run["n_tokens"]),
+                run["seed"],
+                _output.number(run["flops"], 3),
+            ]
+            for run in told["runs"]
+        ],
+    )
+    _output.say()
+    budget = None if told["budget"] is None else f"{_output.number(told['budget'], 3)} flops"
+    _output.show_pairs(
+        [
+            ("round", told["round"]),
+            ("runs to do", len(told["runs"])),
+            ("their flops", _output.number(told["flops"], 3)),
+            (
+                "they take about",
+                f"{_time(told['seconds'])} with {told['workers']} at a time ({told['rate_from']})",
+            ),
+            ("spent so far", f"{_output.number(told['spent'], 3)} flops"),
+            ("budget", budget),
+            (
+                "all of it takes",
+                None if told["seconds_all"] is None else f"about {_time(told['seconds_all'])} at most",
+            ),
+            ("stopped because of", told["stop"]),
+        ]
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _mixture(weights: dict[str, float]) -> str:
+    return " ".join(f"{name}={weight:.3f}" for name, weight in weights.items() if weight >= 5e-4)

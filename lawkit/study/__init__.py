@@ -1,4 +1,4 @@
-"""Studies: the runs that a file asks for, trained one after another or side by side, and the store that keeps them."""
+"""Studies: the runs that a file asks for, the circle that chooses more of them, and the store that keeps them."""
 
 from lawkit.study.runner import Summary, Watcher, run_study, study_status
 from lawkit.study.spec import StudySpec, read_study

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lawkit.errors import StudyError
@@ -86,9 +86,42 @@ class Section:
             raise self.fail(key, value, "it must have at least one entry")
         return [self._size(f"{key}[{i}]" if isinstance(value, list) else key, v) for i, v in enumerate(each)]
 
-    def size(self, key: str) -> float:
-        """A size such as "1M" or 2e6."""
-        return self._size(key, self.take(key))
+    def size(self, key: str, *, most: float = _MOST_TOKENS) -> float:
+        """A size such as "1M" or 2e6, of at most `most`."""
+        return self._size(key, self.take(key), most)
+
+    def number(self, key: str, default: float, *, least: float = 0.0, most: float = math.inf) -> float:
+        """A finite number within limits."""
+        value = self.take(key, default)
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not good or not least <= value <= most:
+            within = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of {least:g} or more"
+            raise self.fail(key, value, f"it must be a number {within}")
+        return float(value)
+
+    def switch(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self.take(key, default)
+        if not isinstance(value, bool):
+            raise self.fail(key, value, "it must be true or false")
+        return value
+
+    def choice(self, key: str, known: Sequence[str], default: str) -> str:
+        """One of the words known."""
+        value = self.take(key, default)
+        if value not in known:
+            close = difflib.get_close_matches(str(value), known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise self.fail(key, value, f"{hint}it must be one of {', '.join(known)}")
+        return value
+
+    def names(self, key: str, default: Sequence[str]) -> tuple[str, ...]:
+        """A list of texts; one alone stands for a list of it."""
+        value = self.take(key, list(default))
+        each = value if isinstance(value, list) else [value]
+        if not all(isinstance(name, str) and name for name in each):
+            raise self.fail(key, value, "it must be a list of names")
+        return tuple(each)
 
     @property
     def keys(self) -> list[str]:
@@ -102,13 +135,13 @@ class Section:
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(self._asked)}"
             raise StudyError(f"{self.file}: {self.at(key)} is unknown; {hint}")
 
-    def _size(self, key: str, value: Any) -> float:
+    def _size(self, key: str, value: Any, most: float = _MOST_TOKENS) -> float:
         number = math.nan
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             with contextlib.suppress(ValueError):
                 number = parse_size(value)
         if not (math.isfinite(number) and number > 0):
             raise self.fail(key, value, 'it must be a positive number, such as 2e6 or "2M"')
-        if number > _MOST_TOKENS:
-            raise self.fail(key, value, f"it must be at most {_MOST_TOKENS:g}")
+        if number > most:
+            raise self.fail(key, value, f"it must be at most {most:g}")
         return number

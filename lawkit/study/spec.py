@@ -1,4 +1,4 @@
-"""A study's file: which runs are trained, on what, and how."""
+"""A study's file: what is to be decided, which runs are trained for it, on what, and how."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from lawkit.errors import LawkitError, StudyError
 from lawkit.study._section import Section
+from lawkit.study.goal import Goal, read_goal
+from lawkit.study.grid import Grid, SpaceFilling, read_grid, read_recipe
 
 if TYPE_CHECKING:
-    from lawkit.backends.torchtitan.spec import TrainingSpec
-    from lawkit.corpus import Corpus
+    from lawkit.study.bench import Bench, PlannedRun
 
 #: Name of the file in the folder of a study.
 FILE = "study.toml"
+TRAINED = "torchtitan"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,61 +52,40 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """Every size with every number of tokens, mixture and seed."""
-
-    path: str
-    sizes: tuple[Any, ...]
-    tokens: tuple[float, ...]
-    mixtures: tuple[Mapping[str, float], ...] | SpaceFilling
-    seeds: tuple[int, ...]
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpaceFilling:
-    """Mixtures spread over all there are, half of them evenly and half near the edges.
+class StudySpec:
+    """What a study's file says.
 
     Attributes
     ----------
-    n, seed
-        How many, and which of the many ways to spread them.
-    bounds
-        Lower and upper limit of a source's weight.
+    path
+        Of the file.
+    corpus
+        Folder of the corpus; None where nothing is trained.
+    backend, options
+        Where runs come from: a name, and what its table says beside it.
+    grids
+        Runs that are done in any case, before all others.
+    goal
+        What is to be decided; None: the grids are all.
+    executor, executor_options
+        Where runs are done: a name, and what its table says beside it.
+    limits, recipe, available
+        See docs/training.md.
     """
 
-    n: int
-    seed: int = 0
-    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-    def mixtures(self, sources: tuple[str, ...]) -> tuple[dict[str, float], ...]:
-        """The mixtures over these sources, their weights rounded to four digits and summing to 1."""
-        from lawkit.design.candidates import space_filling
-        from lawkit.mixture.problem import MixtureProblem
-
-        bounds = {name: (low, high) for name, (low, high) in self.bounds.items()}
-        problem = MixtureProblem.build(sources, ("loss",), bounds=bounds)
-        rounded = space_filling(problem, self.n, self.seed).round(4)
-        # What rounding takes or adds goes to the largest weight.
-        rounded[range(self.n), rounded.argmax(1)] += 1 - rounded.sum(1)
-        return tuple(
-            {name: round(float(w), 4) for name, w in zip(sources, row, strict=True) if w > 0}
-            for row in rounded
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudySpec:
-    """What a study's file says."""
-
     path: Path
-    corpus: Path
-    grids: tuple[Grid, ...]
+    corpus: Path | None
+    backend: str = TRAINED
+    options: Mapping[str, Any] = field(default_factory=dict)
+    grids: tuple[Grid, ...] = ()
+    goal: Goal | None = None
+    executor: str = "local"
+    executor_options: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     available: Mapping[str, int] = field(default_factory=dict)
 
-    def plan(self, corpus: Corpus) -> list[TrainingSpec]:
+    def plan(self, bench: Bench) -> list[PlannedRun]:
         """All runs of the grids, each once, in their order.
 
         Raises
@@ -112,28 +93,17 @@ class StudySpec:
         StudyError
             When one of them cannot be done; the message names the grid.
         """
-        from lawkit.backends.torchtitan import plan
-
-        runs: dict[str, TrainingSpec] = {}
+        runs: dict[str, PlannedRun] = {}
         for grid in self.grids:
             try:
                 mixtures = grid.mixtures
                 if isinstance(mixtures, SpaceFilling):
-                    mixtures = mixtures.mixtures(corpus.sources)
+                    mixtures = mixtures.mixtures(bench.sources)
                 for size in grid.sizes:
                     for tokens in grid.tokens:
                         for weights in mixtures:
                             for seed in grid.seeds:
-                                run = plan(
-                                    corpus,
-                                    corpus.path,
-                                    size=size,
-                                    n_tokens=tokens,
-                                    weights=weights,
-                                    seed=seed,
-                                    recipe={**self.recipe, **grid.recipe},
-                                    available=self.available,
-                                )
+                                run = bench.plan(size, tokens, weights, seed, grid.recipe)
                                 runs.setdefault(run.identity, run)
             except LawkitError as error:
                 raise StudyError(f"{self.path}: {grid.path}: {error}") from None
@@ -159,17 +129,51 @@ def read_study(folder: str | Path) -> StudySpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"{path} is no TOML: {error}") from None
     top = Section(value, "", str(path))
-    corpus = path.parent / Path(top.text("corpus")).expanduser()
+    backend, options = _named(top, "backend", TRAINED)
+    trained = backend == TRAINED
+    corpus = top.text("corpus") if trained else None
     limits = _limits(Section(top.take("limits", {}), "limits", str(path)))
-    available = Section(top.take("available", {}), "available", str(path))
-    tokens = {name: int(available.size(name)) for name in available.keys}
-    recipe = _recipe(top)
+    recipe, tokens = {}, {}
+    if trained:
+        available = Section(top.take("available", {}), "available", str(path))
+        tokens = {name: int(available.size(name)) for name in available.keys}
+        recipe = read_recipe(top)
+        if options:
+            raise top.fail(
+                "backend", {"name": backend, **options}, f"{TRAINED} has no options here: see [recipe]"
+            )
+    executor, executor_options = _named(top, "executor", "local")
+    goal = read_goal(top, trained)
     grids = top.take("grid", [])
-    if not isinstance(grids, list) or not grids:
-        raise StudyError(f"{path}: grid is missing: a study has at least one [[grid]] of runs")
-    parsed = tuple(_grid(Section(grid, f"grid[{i}]", str(path))) for i, grid in enumerate(grids))
+    if not isinstance(grids, list) or (not grids and goal is None):
+        raise StudyError(
+            f"{path}: grid is missing: a study has at least one [[grid]] of runs, or a [target] to choose them for"
+        )
+    parsed = tuple(read_grid(Section(grid, f"grid[{i}]", str(path)), trained) for i, grid in enumerate(grids))
     top.end()
-    return StudySpec(path=path, corpus=corpus, grids=parsed, limits=limits, recipe=recipe, available=tokens)
+    return StudySpec(
+        path=path,
+        corpus=None if corpus is None else path.parent / Path(corpus).expanduser(),
+        backend=backend,
+        options=options,
+        grids=parsed,
+        goal=goal,
+        executor=executor,
+        executor_options=executor_options,
+        limits=limits,
+        recipe=recipe,
+        available=tokens,
+    )
+
+
+def _named(top: Section, key: str, default: str) -> tuple[str, dict[str, Any]]:
+    """A plug-in by its name, or a table of its name and options, which the plug-in itself checks."""
+    value = top.take(key, default)
+    if isinstance(value, str):
+        value = {"name": value}
+    section = Section(value, key, top.file)
+    name = section.text("name")
+    return name, {option: section.take(option) for option in section.keys}
 
 
 def _limits(section: Section) -> Limits:
@@ -185,82 +189,3 @@ def _limits(section: Section) -> Limits:
     )
     section.end()
     return limits
-
-
-def _grid(section: Section) -> Grid:
-    sizes = section.take("sizes")
-    seeds = section.wholes("seeds", [0])
-    grid = Grid(
-        path=section.path,
-        sizes=tuple(sizes if isinstance(sizes, list) else [sizes]),
-        tokens=tuple(section.sizes("tokens")),
-        mixtures=_mixtures(section),
-        seeds=tuple(seeds),
-        recipe=_recipe(section),
-    )
-    section.end()
-    _check_sizes(section, grid.sizes)
-    return grid
-
-
-def _check_sizes(section: Section, sizes: tuple[Any, ...]) -> None:
-    from lawkit.backends.torchtitan.ladder import size_from
-
-    if not sizes:
-        raise section.fail("sizes", [], "it must have at least one entry")
-    for i, size in enumerate(sizes):
-        try:
-            size_from(size)
-        except LawkitError as error:
-            raise section.fail(f"sizes[{i}]", size, str(error)) from None
-
-
-def _mixtures(section: Section) -> tuple[Mapping[str, float], ...] | SpaceFilling:
-    value = section.take("mixtures")
-    if isinstance(value, Mapping) and "n" in value:
-        inner = Section(value, section.at("mixtures"), section.file)
-        bounds = Section(inner.take("bounds", {}), inner.at("bounds"), section.file)
-        limits = {}
-        for name in bounds.keys:
-            pair = bounds.take(name)
-            good = (
-                isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair)
-            )
-            if not good or not 0 <= pair[0] <= pair[1] <= 1:
-                raise bounds.fail(name, pair, "it must be a lower and an upper limit, such as [0, 0.5]")
-            limits[name] = (float(pair[0]), float(pair[1]))
-        filling = SpaceFilling(n=inner.whole("n", least=1), seed=inner.whole("seed", 0), bounds=limits)
-        inner.end()
-        return filling
-    if not isinstance(value, list) or not value:
-        raise section.fail(
-            "mixtures",
-            value,
-            "it must be a list of mixtures such as [{web = 0.5, hq = 0.5}], or {n = 12, seed = 0}",
-        )
-    for i, mixture in enumerate(value):
-        where = f"mixtures[{i}]"
-        if not isinstance(mixture, Mapping) or not mixture:
-            raise section.fail(where, mixture, "it must be weights by source, such as {web = 0.5, hq = 0.5}")
-        for name, weight in mixture.items():
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
-                raise section.fail(f"{where}.{name}", weight, "it must be a number from 0 to 1")
-        if abs(sum(mixture.values()) - 1) > 1e-3:
-            raise section.fail(
-                where, dict(mixture), f"its weights sum to {sum(mixture.values()):.6g}, not to 1"
-            )
-    return tuple(value)
-
-
-def _recipe(section: Section) -> dict[str, Any]:
-    from lawkit.backends.torchtitan.ladder import LAPTOP
-    from lawkit.backends.torchtitan.recipe import recipe_for
-
-    recipe = section.take("recipe", {})
-    if not isinstance(recipe, Mapping):
-        raise section.fail("recipe", recipe, "it must be a table of a recipe's fields")
-    try:
-        recipe_for(LAPTOP[0], recipe)  # the names and kinds of fields are the same for all sizes
-    except LawkitError as error:
-        raise StudyError(f"{section.file}: {section.path + '.' if section.path else ''}{error}") from None
-    return dict(recipe)

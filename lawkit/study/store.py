@@ -5,70 +5,24 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lawkit.backends.torchtitan.launch import Outcome
 from lawkit.errors import StudyError
+from lawkit.io._json import finite
+from lawkit.study._schema import STEPS, VERSION
 
 if TYPE_CHECKING:
-    from lawkit.backends.torchtitan.launch import Outcome
-    from lawkit.backends.torchtitan.spec import TrainingSpec
-    from lawkit.runs import Runs
+    from lawkit.study.bench import PlannedRun
 
 #: Name of the file in the folder of a study.
 FILE = "study.sqlite"
 STATES = ("proposed", "running", "done", "failed")
-_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE runs (
-    run_id TEXT PRIMARY KEY,
-    origin TEXT NOT NULL,            -- spec: the study's file asks for it; otherwise who proposed it
-    state TEXT NOT NULL CHECK (state IN ('proposed', 'running', 'done', 'failed')),
-    spec TEXT NOT NULL,              -- JSON, what the worker is given
-    size TEXT NOT NULL,
-    n_params INTEGER NOT NULL,       -- non-embedding
-    n_tokens INTEGER NOT NULL,
-    seed INTEGER NOT NULL,
-    flops REAL NOT NULL,             -- of all matrix products, attention and output layer included
-    flops_6nd REAL NOT NULL,
-    proposed_at REAL NOT NULL,       -- times in seconds since 1970
-    started_at REAL,
-    ended_at REAL,
-    wall_s REAL,                     -- of training, without the start of the process
-    cpu_s REAL,
-    pid INTEGER,
-    log TEXT,
-    reason TEXT,                     -- of a failed run
-    message TEXT,
-    step INTEGER,                    -- where it ended
-    result TEXT                      -- JSON of a finished run: done and evals, as its records have them
-);
-CREATE TABLE failures (
-    run_id TEXT NOT NULL REFERENCES runs,
-    at REAL NOT NULL,
-    reason TEXT NOT NULL,
-    message TEXT NOT NULL,
-    step INTEGER NOT NULL
-);
-CREATE VIEW losses AS
-    SELECT run_id,
-        json_extract(eval.value, '$.step') AS step,
-        json_extract(eval.value, '$.n_tokens') AS n_tokens,
-        json_extract(eval.value, '$.is_final') AS is_final,
-        domain.key AS domain,
-        json_extract(domain.value, '$.loss') AS loss,
-        json_extract(domain.value, '$.se') AS se,
-        json_extract(domain.value, '$.per_byte') AS per_byte,
-        json_extract(domain.value, '$.per_byte_se') AS per_byte_se
-    FROM runs, json_each(runs.result, '$.evals') AS eval, json_each(eval.value, '$.domains') AS domain
-    WHERE runs.state = 'done';
-CREATE VIEW weights AS
-    SELECT run_id, weight.key AS source, weight.value AS weight FROM runs, json_each(runs.spec, '$.weights') AS weight;
-"""
+#: Reason of a run whose machine was lost, and how often that may happen to it.
+LOST, _MOST_LOSSES = "lost", 20
 
 
 class Store:
@@ -91,18 +45,27 @@ class Store:
         with self._errors():
             self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             self._db.row_factory = sqlite3.Row
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            self.close()
+            raise StudyError(
+                f"{self.path} was written by a newer lawkit (its tables are of version {version}, and this one knows "
+                f"{VERSION}): use that lawkit, or a new folder"
+            )
+        with self._errors():
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            with self._change():
-                (version,) = self._db.execute("PRAGMA user_version").fetchone()
-                if version == 0:
-                    for statement in _SCHEMA.split(";\n"):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version={_VERSION}")
-        if version not in (0, _VERSION):
-            raise StudyError(
-                f"{self.path} was written by another version of lawkit: use that one, or a new folder"
-            )
+            if version < VERSION:
+                self._bring_up_to_date()
+
+    def _bring_up_to_date(self) -> None:
+        with self._change():
+            # Another process may have done it meanwhile.
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            for step in STEPS[version:]:
+                for statement in step.split(";\n"):
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={VERSION}")
 
     def close(self) -> None:
         """Close the file."""
@@ -136,16 +99,29 @@ class Store:
                     )
                 self._db.execute("DELETE FROM failures")
                 self._db.execute("DELETE FROM runs")
+                self._db.execute("DELETE FROM rounds")
             self._db.execute("INSERT OR REPLACE INTO study VALUES ('setting', ?)", (text,))
 
-    def propose(self, specs: Sequence[TrainingSpec], *, origin: str = "spec") -> int:
-        """Add the runs that are new, and return how many.
+    def propose(
+        self,
+        runs: Sequence[PlannedRun],
+        *,
+        origin: str = "spec",
+        round_: int = 0,
+        proposal: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Add the runs that are new, with the round that they begin if it has a `proposal`; return how many.
 
         Those of this origin that wait or failed and are not asked for any more are taken out. What is known and not
         done gets its specification anew, which says where the corpus lies now.
         """
         with self._errors(), self._change():
-            wanted = {spec.run_id for spec in specs}
+            if proposal is not None:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO rounds (round, begun_at, proposal) VALUES (?, ?, ?)",
+                    (round_, time.time(), json.dumps(finite(dict(proposal)))),
+                )
+            wanted = {run.run_id for run in runs}
             waiting = self._db.execute(
                 "SELECT run_id FROM runs WHERE origin = ? AND state IN ('proposed', 'failed')", (origin,)
             )
@@ -154,28 +130,29 @@ class Store:
                     self._db.execute("DELETE FROM failures WHERE run_id = ?", (run_id,))
                     self._db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
             known = {run_id for (run_id,) in self._db.execute("SELECT run_id FROM runs")}
-            new = [spec for spec in specs if spec.run_id not in known]
+            new = [run for run in runs if run.run_id not in known]
             self._db.executemany(
                 "UPDATE runs SET spec = ? WHERE run_id = ? AND state != 'done'",
-                [(json.dumps(spec.to_dict()), spec.run_id) for spec in specs if spec.run_id in known],
+                [(json.dumps(dict(run.spec)), run.run_id) for run in runs if run.run_id in known],
             )
             self._db.executemany(
                 "INSERT INTO runs (run_id, origin, state, spec, size, n_params, n_tokens, seed, flops, flops_6nd, "
-                "proposed_at) VALUES (?, ?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?)",
+                "proposed_at, round) VALUES (?, ?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
-                        spec.run_id,
+                        run.run_id,
                         origin,
-                        json.dumps(spec.to_dict()),
-                        spec.size.name,
-                        spec.size.n_params,
-                        spec.steps * spec.tokens_per_step,
-                        spec.seed,
-                        float(spec.flops(spec.steps)),
-                        6.0 * spec.size.n_params * spec.steps * spec.tokens_per_step,
+                        json.dumps(dict(run.spec)),
+                        run.size,
+                        run.n_params,
+                        run.n_tokens,
+                        run.seed,
+                        run.flops,
+                        run.flops_6nd,
                         time.time(),
+                        round_,
                     )
-                    for spec in new
+                    for run in new
                 ],
             )
         return len(new)
@@ -197,15 +174,13 @@ class Store:
                 [(run_id,) for run_id in run_ids],
             )
 
-    def spec(self, run_id: str) -> TrainingSpec:
-        """The specification of a run."""
-        from lawkit.backends.torchtitan.spec import TrainingSpec
-
+    def spec(self, run_id: str) -> dict[str, Any]:
+        """The specification of a run, as its worker is given it."""
         with self._errors():
             (text,) = self._db.execute("SELECT spec FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-        return TrainingSpec.from_dict(json.loads(text))
+        return json.loads(text)
 
-    def started(self, run_id: str, *, pid: int, log: str) -> None:
+    def started(self, run_id: str, *, pid: int | None, log: str) -> None:
         """Note that a worker has taken up a run."""
         with self._errors(), self._change():
             self._db.execute(
@@ -226,17 +201,19 @@ class Store:
             )
 
     def failed(self, run_id: str, outcome: Outcome, *, retries: int) -> bool:
-        """Note that a run failed, and return whether it is proposed again: at most `retries` times."""
+        """Note that a run failed, and return whether it is proposed again: at most `retries` times, or 20 if lost."""
         with self._errors(), self._change():
             now = time.time()
             self._db.execute(
                 "INSERT INTO failures VALUES (?, ?, ?, ?, ?)",
                 (run_id, now, outcome.reason, outcome.message, outcome.step),
             )
-            (begun,) = self._db.execute(
-                "SELECT count(*) FROM failures WHERE run_id = ?", (run_id,)
+            lost = outcome.reason == LOST
+            (before,) = self._db.execute(
+                "SELECT count(*) FROM failures WHERE run_id = ? AND (reason = ?) = ?", (run_id, LOST, lost)
             ).fetchone()
-            again = outcome.again and begun <= retries
+            # A machine that is taken away is not the run's fault.
+            again = outcome.again and before <= (_MOST_LOSSES if lost else retries)
             self._db.execute(
                 "UPDATE runs SET state = ?, ended_at = ?, reason = ?, message = ?, step = ?, pid = NULL "
                 "WHERE run_id = ?",
@@ -254,19 +231,15 @@ class Store:
     def rows(self) -> list[dict[str, Any]]:
         """Every run with its state, sizes, times and, where it failed, why."""
         columns = (
-            "run_id, origin, state, size, n_params, n_tokens, seed, flops, flops_6nd, proposed_at, started_at, "
+            "run_id, origin, round, state, size, n_params, n_tokens, seed, flops, flops_6nd, proposed_at, started_at, "
             "ended_at, wall_s, cpu_s, log, reason, message, step, "
             "(SELECT count(*) FROM failures WHERE failures.run_id = runs.run_id) AS failures"
         )
         with self._errors():
             return [dict(row) for row in self._db.execute(f"SELECT {columns} FROM runs ORDER BY rowid")]
 
-    def runs(self) -> Runs:
-        """The runs table of all finished runs, in the order in which they were proposed."""
-        from lawkit.backends.torchtitan import table
-        from lawkit.backends.torchtitan.launch import Outcome
-        from lawkit.backends.torchtitan.spec import TrainingSpec
-
+    def results(self) -> tuple[list[dict[str, Any]], list[Outcome]]:
+        """Specifications and outcomes of all finished runs, in the order in which they were proposed."""
         with self._errors():
             found = self._db.execute(
                 "SELECT run_id, spec, result FROM runs WHERE state = 'done' ORDER BY rowid"
@@ -274,9 +247,30 @@ class Store:
         specs, outcomes = [], []
         for run_id, spec, result in found:
             value = json.loads(result)
-            specs.append(TrainingSpec.from_dict(json.loads(spec)))
+            specs.append(json.loads(spec))
             outcomes.append(Outcome(folder=Path(run_id), done=value["done"], evals=tuple(value["evals"])))
-        return table(specs, outcomes)
+        return specs, outcomes
+
+    # ---- rounds --------------------------------------------------------------------------------------------
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """All rounds in their order; what is not there yet is None."""
+        with self._errors():
+            found = [dict(row) for row in self._db.execute("SELECT * FROM rounds ORDER BY round")]
+        for row in found:
+            for key in ("proposal", "fit", "decision"):
+                row[key] = None if row[key] is None else json.loads(row[key])
+        return found
+
+    def note_round(self, round_: int, **values: Any) -> None:
+        """Note what is known of a round by now: mappings are kept as JSON."""
+        cells = {
+            key: json.dumps(finite(value)) if isinstance(value, dict) else value
+            for key, value in values.items()
+        }
+        with self._errors(), self._change():
+            assigned = ", ".join(f"{key} = ?" for key in cells)
+            self._db.execute(f"UPDATE rounds SET {assigned} WHERE round = ?", (*cells.values(), round_))
 
     @contextmanager
     def _change(self) -> Iterator[None]:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from lawkit.corpus import Corpus
 
 _TEMPLATE = """\
-# What `lawkit study run` trains. Each [[grid]] asks for every size with every number of tokens, mixture and seed.
+# What `lawkit study run` does; docs/studies.md explains every key. Each [[grid]] asks for every size with every number
+# of tokens, mixture and seed.
 
 corpus = {corpus}  # made by lawkit corpus build; seen from this folder
 
@@ -30,6 +31,22 @@ sizes = ["27k"]
 tokens = ["1M"]
 mixtures = [{{{uniform}}}]
 seeds = [0, 1, 2]
+
+# [target]             # with it the study goes on: it decides the mixture of this run, and chooses further proxy runs
+# n_params = "7B"
+# n_tokens = "1T"
+
+# [constraints]        # on that mixture, see docs/mixtures.md
+# bounds = {{{first} = {{upper = 0.5}}}}
+
+# [ladder]             # what further proxy runs may be
+# sizes = ["27k", "83k", "160k"]
+# tokens = ["1M", "2M"]
+
+# [loop]
+# budget = 1e15        # flops of all proxy runs; a space-filling start within half of it replaces the grids, if none
+# batch = 8            # runs a round
+# tolerance = 0.01     # nats of expected regret at which the mixture is known well enough
 
 # [recipe]             # what differs from the defaults; see docs/training.md
 # batch_rows = 16      # rows a step

@@ -1,0 +1,306 @@
+"""The page of a study: one HTML file with the decision, its band, what was spent and what to run next."""
+
+from __future__ import annotations
+
+import json
+import os
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from lawkit.errors import ReportError
+from lawkit.io._json import finite
+from lawkit.io._write import write_bytes
+from lawkit.report import _page_parts as parts
+from lawkit.report._study_facts import study_facts
+
+
+def write_study_page(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
+    """Write the page of a study, whole or not at all, and return its path.
+
+    It needs no network: styles, scripts and data are in the file.
+
+    Raises
+    ------
+    StudyError, ReportError
+        When the folder is no study, nothing has been run yet, or the page cannot be written.
+    """
+    page = study_page(study_facts(Path(folder)))
+    try:
+        write_bytes(page.encode(), path)
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be written ({error.strerror}): name a file that can be") from None
+    return Path(path)
+
+
+def study_page(facts: dict[str, Any]) -> str:
+    """The page that says these facts, as `lawkit.report._study_facts.study_facts` gives them."""
+    kept = ("rounds", "runs", "sources", "domains", "tolerance", "fitted")
+    # "</script>" in a name would end the script.
+    data = json.dumps(finite({key: facts[key] for key in kept}), allow_nan=False).replace("</", "<\\/")
+    sections = [
+        _head(facts),
+        *(part(facts) for part in (_decision, _figures, _next, _rounds, _runs, _failures, _notes)),
+        parts.section("The study's file", f"<pre>{escape(facts['spec'])}</pre>"),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(facts['name'])}: study</title>\n<style>\n{parts.asset('_page.css')}</style>\n"
+        "</head>\n<body>\n<main>\n"
+        + "\n".join(section for section in sections if section)
+        + '\n</main>\n<div id="tip" role="tooltip" hidden></div>\n'
+        f'<script type="application/json" id="data">{data}</script>\n'
+        f"<script>\n{parts.asset('_page.js')}</script>\n</body>\n</html>\n"
+    )
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------
+
+
+def _head(facts: dict[str, Any]) -> str:
+    decided, target = facts["decision"], facts["target"]
+    states = [run["state"] for run in facts["runs"]]
+    spent = f"{parts.number(facts['spent'], 3)}" + (
+        f" of {parts.number(facts['budget'], 3)}" if facts["budget"] else ""
+    )
+    cards = [("flops spent", spent)]
+    seconds = sum(run["cpu_s"] or 0.0 for run in facts["runs"])
+    if seconds > 36:
+        cards.append(("processor time", f"{seconds / 3600:.2f} h"))
+    failed = states.count("failed")
+    cards.append(
+        ("runs done", f"{states.count('done')} of {len(states)}" + (f", {failed} failed" if failed else ""))
+    )
+    lead = "No decision yet."
+    if decided:
+        decision = decided["decision"]
+        mixture = ", ".join(
+            f"{parts.percent(w)} {escape(name)}"
+            for name, w in parts.ordered(decision["weights"])
+            if w >= 5e-4
+        )
+        lead = f"Train on <b>{mixture}</b>."
+        cards.insert(0, ("expected regret, nats per token", parts.number(decision["expected_regret"], 3)))
+        cards.insert(1, ("predicted objective, nats per token", f"{decision['objective']:.4f}"))
+    told = ""
+    if target:
+        told = f"For a run of {parts.size(target['n_params'])} parameters on {parts.size(target['n_tokens'])} tokens. "
+    stop = decided["stop"] if decided else None
+    told += (
+        f"Stopped because of {escape(stop)}." if stop else "The study has not stopped yet." if target else ""
+    )
+    boxes = "".join(
+        f'<div class="card"><b>{value}</b><span class="soft">{name}</span></div>' for name, value in cards
+    )
+    return (
+        f'<header><h1>{escape(facts["name"])}</h1>\n<p class="lead">{lead}</p>\n<p class="soft">{told}</p>\n'
+        f'<div class="cards">{boxes}</div></header>'
+    )
+
+
+def _decision(facts: dict[str, Any]) -> str:
+    if not facts["decision"]:
+        return ""
+    decision, tokens = facts["decision"]["decision"], facts["target"]["n_tokens"]
+    bands, free = decision.get("weights_interval", {}), decision["unconstrained"]["weights"] or {}
+    rows = []
+    for name, weight in parts.ordered(decision["weights"]):
+        low, high = bands.get(name, (weight, weight))
+        bar = (
+            f'<span class="band"><i style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>'
+            f'<b style="left:{100 * weight:.2f}%"></b></span>'
+        )
+        epochs = decision["epochs"].get(name)
+        rows.append(
+            [
+                escape(name),
+                parts.percent(weight),
+                bar,
+                f"{parts.percent(low)} to {parts.percent(high)}",
+                parts.size(weight * tokens),
+                "" if epochs is None else f"{epochs:.2f}",
+                parts.percent(free[name]) if name in free else "",
+            ]
+        )
+    mixture = parts.table(
+        ["source", "weight", "", f"{facts['interval']:.0%} interval", "tokens", "epochs", "without limits"],
+        rows,
+    )
+    losses = parts.table(
+        ["domain", "predicted loss", "from", "to"],
+        [
+            [
+                escape(name),
+                f"{loss:.4f}",
+                *(f"{end:.4f}" for end in decision["predicted_interval"].get(name, ("", ""))),
+            ]
+            for name, loss in decision["predicted"].items()
+        ],
+    )
+    prices = decision["shadow_prices"]
+    limits = "".join(f"<li>{escape(text)}</li>" for text in decision["active_constraints"])
+    worth = ", ".join(
+        f"{escape(name)}: {parts.number(price, 3)} nats a unit" for name, price in prices.items()
+    )
+    limits = (
+        f'<h3>Limits that bind</h3><ul class="notes">{limits}</ul><p class="soft">{worth}</p>'
+        if limits
+        else ""
+    )
+    against = parts.table(
+        ["other mixture", "its objective", "worse with probability"],
+        [
+            [
+                escape(name.replace("_", " ")),
+                f"{value:.4f}",
+                parts.percent(decision["against"][name]["probability_worse"]),
+            ]
+            for name, value in decision["baselines"].items()
+            if name in decision.get("against", {})
+        ],
+    )
+    proof = (
+        "proven to be the best"
+        if decision["certificate"] == "global"
+        else "a local optimum, not proven the best,"
+    )
+    law = escape(facts["decision"]["fit"]["law"])
+    return parts.section(
+        "The decision",
+        f'<p class="soft">By law {law}, fitted to {facts["decision"]["fit"]["n_runs"]} rows; {proof} under that law '
+        f"(gap {parts.number(decision['optimality_gap'], 2)} nats). Intervals cover what the law does not know of its "
+        f"parameters, not what it may get wrong.</p>{mixture}"
+        f'<div class="pair" style="margin-top:20px"><div>{losses}</div><div>{limits}{against}</div></div>',
+    )
+
+
+def _figures(facts: dict[str, Any]) -> str:
+    shown = []
+    if any(round_["regret"] is not None for round_ in facts["rounds"]):
+        shown.append(parts.figure("regret", "Expected regret, nats per token", ""))
+        shown.append(parts.figure("weights", "Best mixture and its interval", parts.key(facts["sources"])))
+    if facts["domains"]:
+        rounds = [f"round {round_['round']}" for round_ in facts["rounds"]]
+        shown.append(parts.figure("losses", "Losses of all runs, nats per token", parts.key(rounds)))
+    if facts["fitted"]:
+        shown.append(parts.figure("fit", "Observed over fitted loss, % off", ""))
+    options = "".join(f"<option>{escape(name)}</option>" for name in facts["domains"])
+    pick = (
+        f'<p><label class="soft">domain <select id="domain">{options}</select></label></p>' if options else ""
+    )
+    return (
+        parts.section("How it came about", f'{pick}<div class="pair">{"".join(shown)}</div>') if shown else ""
+    )
+
+
+def _next(facts: dict[str, Any]) -> str:
+    following = facts["next"]
+    if following is None:
+        return ""
+    target, decision = facts["target"], facts["decision"]["decision"]
+    tokens = ", ".join(
+        f"{parts.size(w * target['n_tokens'])} of {escape(name)}"
+        for name, w in parts.ordered(decision["weights"])
+        if w >= 5e-4
+    )
+    plan = (
+        f"<p>The run that was to be planned: {parts.size(target['n_params'])} parameters on {tokens} "
+        f"({parts.number(6 * target['n_params'] * target['n_tokens'], 3)} flops).</p>"
+    )
+    if not following["runs"]:
+        why = f' <span class="soft">No further proxy runs: {escape(following["why"] or "")}.</span>'
+        return parts.section("What to run next", plan + (f"<p>{why}</p>" if following["why"] else ""))
+    table = parts.table(
+        ["proxy run", "parameters", "tokens", "seed", "flops", "mixture"],
+        [
+            [
+                escape(run["run_id"]),
+                parts.size(run["n_params"]),
+                parts.size(run["n_tokens"]),
+                run["seed"],
+                parts.number(run["flops"], 3),
+                parts.mixture(run.get("weights", {})),
+            ]
+            for run in following["runs"]
+        ],
+    )
+    if_ = "With the budget renewed, " if following["why"] else ""
+    flops = parts.number(following["flops"], 3)
+    told = f"<p>{if_}{len(following['runs'])} proxy runs would teach most about it, for {flops} flops:</p>"
+    return parts.section("What to run next", plan + told + table)
+
+
+def _rounds(facts: dict[str, Any]) -> str:
+    return (
+        parts.section(
+            "Rounds",
+            parts.table(
+                [
+                    "round",
+                    "chosen by",
+                    "runs",
+                    "flops spent",
+                    "law",
+                    "objective",
+                    "expected regret",
+                    "mixture",
+                ],
+                [
+                    [
+                        round_["round"],
+                        escape(round_["method"]),
+                        round_["n_runs"],
+                        parts.number(round_["flops"], 3),
+                        escape(round_["law"] or ""),
+                        parts.number(round_["objective"], 5),
+                        parts.number(round_["regret"], 3),
+                        parts.mixture(round_["weights"] or {}),
+                    ]
+                    for round_ in facts["rounds"]
+                ],
+            ),
+        )
+        if facts["rounds"]
+        else ""
+    )
+
+
+def _runs(facts: dict[str, Any]) -> str:
+    names = ["run", "round", "state", "parameters", "tokens", "seed", "flops", *facts["domains"]]
+    heads = "".join(f"<th><button>{escape(name)}</button></th>" for name in names)
+    body = []
+    for run in facts["runs"]:
+        losses = [(run["losses"] or {}).get(name) for name in facts["domains"]]
+        cells = [
+            f'<td title="{parts.mixture(run["weights"])}">{escape(run["id"])}</td>',
+            parts.cell(run["round"], str(run["round"])),
+            f"<td>{run['state']}</td>",
+            *(parts.cell(run[key], parts.size(run[key])) for key in ("n_params", "n_tokens")),
+            parts.cell(run["seed"], str(run["seed"])),
+            parts.cell(run["flops"], parts.number(run["flops"], 3)),
+            *(parts.cell(loss, "" if loss is None else f"{loss:.4f}") for loss in losses),
+        ]
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    table = f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    return parts.section(
+        "Runs", f'<p class="soft">Press a heading to sort.</p><div class="scroll">{table}</div>'
+    )
+
+
+def _failures(facts: dict[str, Any]) -> str:
+    failed = [run for run in facts["runs"] if run["state"] == "failed"]
+    rows = [[escape(run["id"]), escape(run["reason"] or ""), escape(run["message"] or "")] for run in failed]
+    return (
+        parts.section("Runs that failed", parts.table(["run", "reason", "message"], rows, words=(1, 2)))
+        if rows
+        else ""
+    )
+
+
+def _notes(facts: dict[str, Any]) -> str:
+    if not facts["decision"]:
+        return ""
+    notes = [*facts["decision"]["fit"]["warnings"], *facts["decision"]["decision"]["warnings"]]
+    items = "".join(f"<li>{escape(note)}</li>" for note in dict.fromkeys(notes))
+    return parts.section("Before acting on it", f'<ul class="notes">{items}</ul>') if items else ""

@@ -1,0 +1,211 @@
+"""From the finished runs of a study to its decision, and to the runs that would improve it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lawkit.errors import LawkitError
+from lawkit.mixture.constraints import read_constraints
+from lawkit.mixture.problem import MixtureProblem
+
+if TYPE_CHECKING:
+    from lawkit.design import Proposal
+    from lawkit.fitting import Fit
+    from lawkit.runs import Runs
+    from lawkit.study.bench import Bench, PlannedRun
+    from lawkit.study.goal import Goal
+
+#: About how many candidates a round chooses from.
+_CANDIDATES = 4_000
+_NO_LIMIT = 1e40
+#: Constraints that a proposal can heed; the decision heeds all.
+_HEEDED = ("bounds", "available", "max_epochs", "target")
+
+
+def problem_of(goal: Goal, bench: Bench) -> MixtureProblem:
+    """The mixtures to choose from at the target.
+
+    Raises
+    ------
+    OptimizeError
+        For constraints that make no sense or leave no mixture.
+    """
+    asked = read_constraints(goal.constraints, bench.sources, bench.domains)
+    asked.pop("risk", None)
+    return MixtureProblem.build(bench.sources, bench.domains, n_tokens=goal.n_tokens, **asked)
+
+
+def fit_runs(goal: Goal, runs: Runs) -> Fit:
+    """The study's law, fitted to its runs: of several the one of least expected error beyond them.
+
+    Raises
+    ------
+    FitError, LawError
+        When the runs are too few for the law.
+    """
+    import lawkit
+
+    law = goal.laws[0] if goal.laws else None
+    if len(goal.laws) > 1:
+        from lawkit.fitting.selection import compare_laws
+
+        law = compare_laws(runs, goal.laws, seed=goal.seed, elpd=False)[0].law
+    fit = lawkit.fit(runs, law=law, seed=goal.seed, posterior=goal.posterior)
+    if fit.diagnostics.get("interrupted"):
+        # The fit would do without its draws; the study would then decide otherwise than without Ctrl-C.
+        raise KeyboardInterrupt
+    return fit
+
+
+def fit_summary(fit: Fit) -> dict[str, Any]:
+    """What a study's store keeps of a fit; the rest is in its folder."""
+    names = ("law", "formula", "n_runs", "train", "holdout", "warnings")
+    told = fit.to_dict()
+    return {
+        **{name: told[name] for name in names},
+        "noise": dict(zip(fit.domains, fit.noise.tolist(), strict=True)),
+    }
+
+
+def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
+    """The best mixture at the target, what is known of it, and the regret expected of choosing it, in nats.
+
+    Of two estimates of the regret the larger counts: the mean over draws of the law's parameters, which few runs can
+    leave too narrow, and that to second order, which proposals save.
+
+    Raises
+    ------
+    OptimizeError
+        When there is none; see `lawkit.optimize_mixture`.
+    """
+    import lawkit
+
+    best = lawkit.optimize_mixture(
+        fit,
+        n_params=goal.n_params,
+        n_tokens=goal.n_tokens,
+        constraints=goal.constraints,
+        draws=goal.draws,
+        interval=goal.interval,
+        seed=goal.seed,
+    )
+    h = np.array([[best.weights[name] for name in fit.sources]])
+    band = fit.predict(goal.n_params, goal.n_tokens, h, interval=goal.interval)
+    assert band.lower is not None
+    assert band.upper is not None
+    ends = zip(fit.domains, band.lower[0].tolist(), band.upper[0].tolist(), strict=True)
+    assert best.uncertainty is not None
+    second = _second_order(goal, fit)
+    return {
+        **best.to_dict(),
+        "predicted_interval": {name: [low, high] for name, low, high in ends},
+        "regret_second_order": second,
+        "expected_regret": max(best.uncertainty.regret_mean, second),
+    }
+
+
+def _second_order(goal: Goal, fit: Fit) -> float:
+    """What proposals take the regret to be now."""
+    import lawkit
+
+    asked = read_constraints(goal.constraints, fit.sources, fit.domains)
+    found = lawkit.propose_runs(
+        fit,
+        n_params=goal.n_params,
+        n_tokens=goal.n_tokens,
+        budget=_NO_LIMIT,
+        n=1,
+        candidates=fit.runs,
+        method="variance",
+        seed=goal.seed,
+        **{key: asked[key] for key in _HEEDED if key in asked},
+    )
+    return found.expected_regret_now or 0.0
+
+
+def propose(
+    goal: Goal,
+    bench: Bench,
+    fit: Fit,
+    *,
+    best: Mapping[str, float],
+    left: float,
+    round_: int,
+    done: Sequence[Mapping[str, Any]],
+    failed: Sequence[Mapping[str, Any]],
+) -> tuple[list[PlannedRun], Proposal]:
+    """The runs of the next round, within the `left` flops.
+
+    Parameters
+    ----------
+    best
+        The mixture now thought best.
+    done, failed
+        Specs of the study's runs.
+
+    Raises
+    ------
+    OptimizeError
+        When no candidate can be valued.
+    """
+    import lawkit
+
+    seed = goal.seed + round_
+    table = bench.candidates(_mixtures(goal, bench, fit, best, seed), done, failed)
+    asked = read_constraints(goal.constraints, bench.sources, bench.domains)
+    proposal = lawkit.propose_runs(
+        fit,
+        n_params=goal.n_params,
+        n_tokens=goal.n_tokens,
+        budget=left,
+        n=goal.batch,
+        candidates=table,
+        method=goal.method,
+        seed=seed,
+        **{key: asked[key] for key in _HEEDED if key in asked},
+    )
+    at = {int(row): i for i, row in enumerate(table.rows)}
+    runs = []
+    for run in proposal.runs:
+        assert run.row is not None
+        runs.append(bench.chosen(table, at[run.row], run.seed))
+    return runs, proposal
+
+
+def _mixtures(goal: Goal, bench: Bench, fit: Fit, best: Mapping[str, float], seed: int) -> np.ndarray:
+    """Mixtures worth a run: among those that the target may have, and among all there are."""
+    from lawkit.design.candidates import mixtures, space_filling
+
+    count = int(np.clip(_CANDIDATES // (2 * len(bench.scales())), 64, 1024))
+    near = np.array([[best[name] for name in bench.sources]])
+    anywhere = open_problem(bench)
+    found = [space_filling(anywhere, count // 2, seed)]
+    limited = problem_of(goal, bench)
+    upper = np.minimum(limited.upper, bench.upper())
+    if upper.sum() > 1 and (limited.lower <= upper).all():
+        found.append(
+            mixtures(replace(limited, upper=upper), fit.runs, np.minimum(near, upper), count // 2, seed)
+        )
+    return np.vstack(found)
+
+
+def open_problem(bench: Bench) -> MixtureProblem:
+    """All mixtures that a run can have.
+
+    Raises
+    ------
+    LawkitError
+        When there are none.
+    """
+    upper = bench.upper()
+    if upper.sum() <= 1 and len(upper) > 1:
+        raise LawkitError(
+            "no feasible candidate: the sources are too short for the rows of one step; add text, or lower "
+            "recipe.batch_rows or recipe.seq_len"
+        )
+    bounds = dict(zip(bench.sources, [(0.0, float(u)) for u in upper], strict=True))
+    return MixtureProblem.build(bench.sources, bench.domains, bounds=bounds)

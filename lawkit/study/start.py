@@ -1,0 +1,78 @@
+"""The runs that a study begins with where nothing is known yet: spread over scales and mixtures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lawkit.errors import LawkitError
+from lawkit.study.decide import open_problem
+
+if TYPE_CHECKING:
+    from lawkit.study.bench import Bench, PlannedRun, Scale
+    from lawkit.study.goal import Goal
+
+#: Share of the budget that the start may take where its number of runs is ours to choose.
+SHARE = 0.5
+#: Fewest runs that any law of mixtures can be fitted to.
+FEWEST = 6
+
+
+def starting_runs(goal: Goal, bench: Bench) -> list[PlannedRun]:
+    """Space-filling mixtures, dealt out to the cheaper rungs of the ladder in turn.
+
+    As many rungs are used as the flops allow, since a law learns little of scale from one.
+
+    Raises
+    ------
+    LawkitError
+        When the budget does not pay for the runs asked for.
+    """
+    from lawkit.design.candidates import space_filling
+
+    scales = bench.scales()
+    allowed = goal.budget * (1.0 if goal.start else SHARE)
+    n = goal.start or _wished(goal, bench)
+    used = _rungs(scales, n, allowed)
+    while not used and n > FEWEST and goal.start is None:
+        n -= 1
+        used = _rungs(scales, n, allowed)
+    if not used:
+        raise LawkitError(
+            f"loop.budget is {goal.budget:.4g} flops, which does not pay for a start of {n} runs: the cheapest of the "
+            f"ladder costs {scales[0].flops:.4g}. Raise the budget, "
+            + (f"or lower loop.start (now {n})" if goal.start else "or add smaller rungs")
+        )
+    mixtures = space_filling(open_problem(bench), n, goal.seed)
+    left = bench.candidates(mixtures, [], [])
+    assert left.n_params is not None
+    assert left.n_tokens is not None
+    free = np.ones(len(left), bool)
+    runs = []
+    for i, h in enumerate(mixtures):
+        scale = used[i % len(used)]
+        there = free & (left.n_params == scale.n_params) & (left.n_tokens == scale.n_tokens)
+        if not there.any():
+            continue
+        # The mixture itself where any can be had; of recorded runs the nearest.
+        row = int(np.where(there, np.abs(left.weights - h).sum(1), np.inf).argmin())
+        free[row] = False
+        runs.append(bench.chosen(left, row, 0))
+    return runs
+
+
+def _wished(goal: Goal, bench: Bench) -> int:
+    """Two runs more than the largest law has parameters."""
+    from lawkit import laws
+
+    names = [name for name in goal.laws if name != "auto"] or ["transfer-average"]
+    return max(FEWEST, *(laws.get(name).n_parameters(len(bench.sources)) + 2 for name in names))
+
+
+def _rungs(scales: list[Scale], n: int, allowed: float) -> list[Scale]:
+    """The most rungs, cheapest first, over which n runs in turn cost no more than is allowed; none if even one does."""
+    for m in range(len(scales), 0, -1):
+        if sum(scales[i % m].flops for i in range(n)) <= allowed:
+            return scales[:m]
+    return []

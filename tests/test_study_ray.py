@@ -1,0 +1,142 @@
+"""Studies on a Ray cluster: the same results as here, though a machine is lost on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lawkit.errors import StudyError
+from lawkit.study import Store, run_study
+from lawkit.study.executors import Train
+from lawkit.study.ray_executor import RayExecutor
+from needs import need
+from simulated_studies import SPEC, command, events, rounds_of, study, wait_for
+
+#: Keeps every port on 127.0.0.1.
+LOOPBACK = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+START = SPEC.replace("rounds = 2", "rounds = 0")
+
+
+class Machines:
+    """A cluster in a process of its own; Ray stays out of the tests', whose warnings are errors."""
+
+    def __init__(self, nodes: int, cpus: int, cache: Path) -> None:
+        self.cache = cache
+        script = Path(__file__).with_name("ray_cluster.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), str(nodes), str(cpus)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**LOOPBACK, "LAWKIT_CACHE": str(cache)},
+        )  # fmt: skip
+        self.address = self._told("address ")
+
+    def _told(self, what: str) -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(what):
+                return line[len(what) :].strip()
+        raise AssertionError("the cluster ended")
+
+    def kill_one(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("kill\n")
+        self._process.stdin.flush()
+        self._told("killed")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=60)
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    need("ray")
+    cluster = Machines(3, 1, tmp_path_factory.mktemp("cache"))
+    yield cluster
+    cluster.close()
+
+
+def on(machines: Machines, text: str, more: str = "") -> str:
+    return f'executor = {{name = "ray", address = "{machines.address}"{more}}}\n' + text
+
+
+def test_an_address_that_refuses_is_one_message(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = f'executor = {{name = "ray", address = "127.0.0.1:{port}"}}\n' + SPEC
+    with pytest.raises(
+        StudyError, match=rf"executor: no Ray cluster answers at 127.0.0.1:{port} \(.*refused\)"
+    ) as no:
+        run_study(study(tmp_path, text))
+    assert "\n" not in str(no.value)
+    with pytest.raises(StudyError, match="address is 'here': write host:port"):
+        run_study(study(tmp_path, text.replace(f"127.0.0.1:{port}", "here")))
+
+
+def test_a_missing_ray_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(StudyError, match=r"ray is not installed here: pip install 'lawkit\[ray\]'"):
+        RayExecutor(Train(), None)
+
+
+@pytest.mark.slow
+def test_with_a_place_instead_of_a_shared_disk_a_trained_run_is_the_same(
+    machines, small_corpus, tmp_path, torchtitan
+):
+    text = f"""corpus = "{small_corpus}"
+[recipe]
+seq_len = 32
+batch_rows = 8
+eval_rows = 16
+log_every = 1
+[[grid]]
+sizes = [{{dim = 16, n_layers = 1, n_heads = 1}}]
+tokens = [5120]
+mixtures = [{{prose = 0.3, code = 0.7}}]
+"""
+    here = study(tmp_path / "here", text)
+    there = study(tmp_path / "there", on(machines, text, f', storage = "file://{tmp_path}/place"'))
+    run_study(here)
+    done = subprocess.run(command(there), env=LOOPBACK, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (there / "runs.csv").read_bytes() == (here / "runs.csv").read_bytes()
+    assert list((tmp_path / "place" / "corpora").glob("*.whole"))
+    assert [path.suffix for path in machines.cache.glob("corpora/*") if path.is_dir()] == [""]
+    # Its records came back; its checkpoints did not stay.
+    assert list(there.glob("runs/*/records.jsonl"))
+    assert not list(tmp_path.glob("place/runs/*/checkpoint/*/*"))
+
+
+@pytest.mark.slow
+def test_a_lost_machine_changes_nothing(machines, tmp_path):
+    """Last, since the cluster has fewer machines afterwards."""
+    here = study(tmp_path / "here", START)
+    there = study(tmp_path / "there", on(machines, START), more="seconds = 3")
+    run_study(here)
+    process = subprocess.Popen(command(there), env=LOOPBACK, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: events(there) >= 7)
+    machines.kill_one()
+    _, told = process.communicate(timeout=600)
+    assert process.returncode == 0, told
+    assert rounds_of(there) == rounds_of(here)
+    assert (there / "runs.csv").read_bytes() == (here / "runs.csv").read_bytes()
+    with Store(there) as store:
+        rows = store.rows()
+    # The run on that machine was lost with it, and done again.
+    assert {row["state"] for row in rows} == {"done"}
+    assert sum(row["failures"] for row in rows) == 1
+    assert "(lost): its machine was lost" in " ".join(told.split())
