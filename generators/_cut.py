@@ -10,7 +10,7 @@ from lawkit.errors import GeneratorError
 
 __all__ = ["Cutter"]
 
-#: Characters of a token where nobody counts tokens: English in a large vocabulary has more, code and other languages less.
+#: Characters of a token where nobody counts tokens; English in a large vocabulary has more, other text less.
 _CHARACTERS = 4
 #: No text is read further than so many characters a token.
 _MOST_CHARACTERS = 32
@@ -49,5 +49,5 @@ class Cutter:
             kept = text[: self._n_tokens * _MOST_CHARACTERS]
             offsets = self._tokenizer.encode(kept, add_special_tokens=False).offsets
             if len(offsets) > self._n_tokens:
-                kept = kept[: offsets[self._n_tokens - 1][1]]
+                kept = kept[: offsets[self._n_tokens][0]]  # where the next one begins: half a character is none
         return kept, len(kept) < len(text)

@@ -88,7 +88,7 @@ class Endpoint:
 
     def pause(self, shortest: float, longest: float) -> float:
         """Seconds until a resting server is tried again."""
-        return min(shortest * 2.0 ** (self._failures - _RESTS_AFTER), longest) * random.uniform(0.5, 1)  # noqa: S311
+        return min(shortest * 2.0 ** (self._failures - _RESTS_AFTER), longest) * random.uniform(0.5, 1)
 
     async def models(self) -> list[str] | str:
         """The models it serves; a text that says why it cannot be asked.
@@ -166,7 +166,9 @@ def _answer(said: Any) -> Answer | Failure:
     if said.usage is None:
         return Failure(reason="no usage", message="the server does not say how many tokens it took")
     return Answer(
-        text=(choice.message.content or "").encode(errors="replace").decode(),  # JSON can spell half a character
+        text=(choice.message.content or "")
+        .encode(errors="replace")
+        .decode(),  # JSON can spell half a character
         finish="length" if choice.finish_reason == "length" else "stop",
         prompt_tokens=said.usage.prompt_tokens,
         completion_tokens=said.usage.completion_tokens,

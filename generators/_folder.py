@@ -129,7 +129,9 @@ def write_shard(
     content = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
     about = {**about, "sha256": hashlib.sha256(content).hexdigest()}
     replace_file(content, text_file(folder, index))
-    replace_file((json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode(), _about_file(folder, index))
+    replace_file(
+        (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode(), _about_file(folder, index)
+    )
     return about
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -239,6 +240,7 @@ class _Job:
         self.folder, self.plan, self.generator, self.settings = folder, plan, generator, settings
         self.told, self._tell = Progress(), tell
         self._ended = time.monotonic()
+        self._lock = threading.Lock()
 
     def run(self, batches: Iterator[_Batch], tokens: float | None, retry: bool) -> None:
         """Make what is missing, up to so many tokens."""
@@ -310,12 +312,13 @@ class _Job:
         shard.work(self.plan, self.generator, self.folder, self._answered)
 
     def _answered(self, result: Answer | Failure) -> None:
-        if isinstance(result, Answer):
-            self.told.answers += 1
-            self.told.new_tokens += result.completion_tokens
-        else:
-            self.told.failures += 1
-        self._tell(self.told)
+        with self._lock:  # shards are worked in threads
+            if isinstance(result, Answer):
+                self.told.answers += 1
+                self.told.new_tokens += result.completion_tokens
+            else:
+                self.told.failures += 1
+            self._tell(self.told)
 
     def _write(self, shard: Shard, batch: _Batch) -> None:
         import lawkit

@@ -38,7 +38,9 @@ def engine_options(options: dict[str, Any]) -> dict[str, Any]:
     if "max_model_len" not in options:
         from transformers import AutoConfig
 
-        longest = getattr(AutoConfig.from_pretrained(options["model"]), "max_position_embeddings", _CPU_CONTEXT)
+        longest = getattr(
+            AutoConfig.from_pretrained(options["model"]), "max_position_embeddings", _CPU_CONTEXT
+        )
         options["max_model_len"] = min(longest, _CPU_CONTEXT)
     options.setdefault("max_num_batched_tokens", max(2048, int(options["max_model_len"])))
     return options

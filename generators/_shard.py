@@ -90,7 +90,9 @@ class Shard:
         """
         log = AnswerLog(folder / FOLDER / f"{self.index:05d}.jsonl")
         try:
-            asked = [(document, step) for document in self.documents for step in plan.style.first(document.text)]
+            asked = [
+                (document, step) for document in self.documents for step in plan.style.first(document.text)
+            ]
             while asked:
                 requests = [plan.request(*each) for each in asked]
                 missing = [request for request in requests if log.get(request.key) is None]

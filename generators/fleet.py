@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lawkit.errors import GeneratorError
@@ -87,7 +87,7 @@ class Fleet:
         self._servers = [Endpoint(url, model, timeout_s, concurrency, api_key) for url in urls]
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: asyncio.Queue[_Job] = asyncio.Queue()
         self._callers: set[_Results] = set()
         self._ended: GeneratorError | None = None
@@ -104,15 +104,15 @@ class Fleet:
         """
         if not requests:
             return
-        self._start()
         results: _Results = queue.SimpleQueue()
         jobs = [_Job(request, place, results) for place, request in enumerate(requests)]
         with self._lock:
             if self._ended:
                 raise self._ended
+            loop = self._start()
             self._callers.add(results)
+            loop.call_soon_threadsafe(self._submit, jobs)
         try:
-            self._loop.call_soon_threadsafe(self._submit, jobs)
             for _ in jobs:
                 result = results.get()
                 if isinstance(result, GeneratorError):
@@ -128,11 +128,9 @@ class Fleet:
     def close(self) -> None:
         """Drop what is under way."""
         self._end(GeneratorError("the generator was closed."))
-        if self._thread is not None and self._thread.is_alive():
+        if self._loop is not None and self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-        elif not self._loop.is_closed() and self._thread is None:
-            self._loop.close()
 
     def _end(self, why: GeneratorError) -> None:
         with self._lock:
@@ -140,34 +138,34 @@ class Fleet:
             for results in self._callers:
                 results.put(self._ended)
 
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is not None:
-                return
-            self._thread = threading.Thread(target=self._run, name="lawkit-fleet", daemon=True)
+    def _start(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._loop,), name="lawkit-fleet", daemon=True
+            )
             self._thread.start()
+        return self._loop
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        main = self._loop.create_task(self._work())
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        work = loop.create_task(self._work())
         try:
-            self._loop.run_forever()
+            loop.run_forever()
         finally:
-            main.cancel()
-            self._loop.run_until_complete(asyncio.gather(main, return_exceptions=True))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+            work.cancel()
+            loop.run_until_complete(asyncio.gather(work, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
     async def _work(self) -> None:
         try:
-            self._last_reached = self._loop.time()
+            self._last_reached = _now()
             await self._check()
-            workers: list[Coroutine[Any, Any, None]] = [
-                self._serve(server) for server in self._servers for _ in range(self._concurrency)
-            ]
             async with asyncio.TaskGroup() as group:
-                for worker in workers:
-                    group.create_task(worker)
+                for server in self._servers:
+                    for _ in range(self._concurrency):
+                        group.create_task(self._serve(server))
         except* GeneratorError as errors:
             first = errors.exceptions[0]
             self._end(first if isinstance(first, GeneratorError) else GeneratorError(str(first)))
@@ -195,7 +193,7 @@ class Fleet:
 
     def _submit(self, jobs: list[_Job]) -> None:
         if self._waiting.empty():
-            self._last_reached = self._loop.time()  # nobody was asked while there was nothing to ask
+            self._last_reached = _now()  # nobody was asked while there was nothing to ask
         for job in jobs:
             self._waiting.put_nowait(job)
 
@@ -213,7 +211,7 @@ class Fleet:
         job = await self._waiting.get()
         outcome = await server.ask(job.request)
         if outcome.result is not None:
-            self._last_reached = self._loop.time()
+            self._last_reached = _now()
             self._failed_in_a_row = 0
             job.done(outcome.result)
         elif outcome.fatal:
@@ -223,13 +221,13 @@ class Fleet:
 
     def _again(self, job: _Job, server: Endpoint, outcome: Outcome) -> None:
         if outcome.reached:
-            self._last_reached = self._loop.time()
+            self._last_reached = _now()
             job.failures += 1
         else:  # that is no fault of the request
             self._give_up_unreached(f"{server.url}: {outcome.message}")
         if job.failures <= self._retries:
             pause = min(_PAUSE_S * 2.0 ** max(job.failures - 1, 0), _LONGEST_PAUSE_S)
-            self._loop.call_later(pause, self._waiting.put_nowait, job)
+            asyncio.get_running_loop().call_later(pause, self._waiting.put_nowait, job)
             return
         job.done(Failure(reason=outcome.reason, message=f"{outcome.message} ({job.failures} tries)"))
         self._failed_in_a_row += 1
@@ -243,9 +241,13 @@ class Fleet:
         gone = self._stopped()
         if gone is not None:
             raise GeneratorError(f"{gone} What was done is kept: run again to go on.")
-        silent = self._loop.time() - self._last_reached
+        silent = _now() - self._last_reached
         if silent >= self._patience_s:
             raise GeneratorError(
                 f"no server could be reached for {silent:.0f} s ({said}). What was done is kept: start a server and "
                 "run again to go on."
             )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -76,7 +76,9 @@ class InProcess:
         if self._llm is not None:
             return
         os.environ.update(_launch.quiet_environment(dict(os.environ)))
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no process of its own: nothing to outlive us
+        os.environ.setdefault(
+            "VLLM_ENABLE_V1_MULTIPROCESSING", "0"
+        )  # no process of its own: nothing to outlive us
         try:
             from vllm import LLM  # pyright: ignore
         except ImportError:
@@ -113,9 +115,7 @@ class InProcess:
             for r in requests
         ]
         try:
-            outputs = self._llm.chat(
-                [[dict(m) for m in r.messages] for r in requests], drawn, use_tqdm=False
-            )
+            outputs = self._llm.chat([[dict(m) for m in r.messages] for r in requests], drawn, use_tqdm=False)
         except Exception as error:
             raise GeneratorError(
                 f"vLLM failed ({_line(error)}). What was done is kept: run again to go on."
