@@ -51,15 +51,10 @@ class Endpoint:
     ----------
     url, model, timeout_s, api_key
         As `Fleet`'s.
-    connections
-        Most connections at a time.
     """
 
-    def __init__(
-        self, url: str, model: str, timeout_s: float, connections: int, api_key: str | None = None
-    ) -> None:
+    def __init__(self, url: str, model: str, timeout_s: float, api_key: str | None = None) -> None:
         try:
-            import httpx
             import openai
         except ImportError:
             raise GeneratorError(
@@ -72,11 +67,9 @@ class Endpoint:
             base_url=self.url,
             api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",
             max_retries=0,
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 15.0)),
-            http_client=openai.DefaultAsyncHttpxClient(
-                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-                trust_env=urlsplit(url).hostname not in _LOCAL,  # no proxy stands before this machine itself
-            ),
+            timeout=openai.Timeout(timeout_s, connect=min(timeout_s, 15.0)),
+            # No proxy stands before this machine itself.
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=urlsplit(url).hostname not in _LOCAL),
         )
         self._failures, self._last_failure = 0, 0.0
         self.probe = asyncio.Lock()
@@ -120,7 +113,6 @@ class Endpoint:
         return outcome
 
     async def _ask(self, request: Request) -> Outcome:
-        import httpx
         import openai
 
         options: dict[str, Any] = {}
@@ -142,7 +134,8 @@ class Endpoint:
         except (openai.APITimeoutError, TimeoutError):
             return Outcome(reason="no answer", message=f"no answer within {self._timeout_s:g} s")
         except openai.APIConnectionError as error:
-            unreached = isinstance(error.__cause__, (httpx.ConnectError, httpx.ConnectTimeout))
+            # By name: releases of openai differ in the library that they send requests with.
+            unreached = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
             return Outcome(
                 reason="connection", message=_said(error.__cause__ or error, ""), reached=not unreached
             )

@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from lawkit.errors import GeneratorError
 from lawkit.generators._endpoint import Endpoint, Outcome
@@ -84,7 +84,7 @@ class Fleet:
         self.model, self.n_params = model, n_params
         self._concurrency, self._retries, self._patience_s = concurrency, retries, patience_s
         self._stopped = stopped
-        self._servers = [Endpoint(url, model, timeout_s, concurrency, api_key) for url in urls]
+        self._servers = [Endpoint(url, model, timeout_s, api_key) for url in urls]
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,12 +149,14 @@ class Fleet:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        work = loop.create_task(self._work())
+        work = loop.create_task(self._work())  # held here: a loop holds its tasks weakly
         try:
             loop.run_forever()
         finally:
-            work.cancel()
-            loop.run_until_complete(asyncio.gather(work, return_exceptions=True))
+            while tasks := asyncio.all_tasks(loop):
+                for task in tasks:
+                    task.cancel()
+                loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
@@ -167,15 +169,18 @@ class Fleet:
                     for _ in range(self._concurrency):
                         group.create_task(self._serve(server))
         except* GeneratorError as errors:
-            first = errors.exceptions[0]
-            self._end(first if isinstance(first, GeneratorError) else GeneratorError(str(first)))
-        except* asyncio.CancelledError:
-            raise
+            self._end(GeneratorError(str(errors.exceptions[0])))  # for the most part said already, by _stop
         except* Exception as errors:  # a bug: the callers must not wait for ever
             self._end(GeneratorError(f"the fleet broke ({errors.exceptions[0]!r})."))
         finally:
             for server in self._servers:
                 await server.close()
+
+    def _stop(self, why: str) -> NoReturn:
+        """Tell the callers at once, then leave: a task that is cancelled may take its time."""
+        error = GeneratorError(why)
+        self._end(error)
+        raise error
 
     async def _check(self) -> None:
         """Ask every server which models it serves, before any work is sent; one that is down may come up later."""
@@ -183,11 +188,12 @@ class Fleet:
             found = await asyncio.gather(*(server.models() for server in self._servers))
             for server, models in zip(self._servers, found, strict=True):
                 if not isinstance(models, str) and self.model not in models:
-                    raise GeneratorError(
+                    self._stop(
                         f"{server.url} serves no model {self.model!r}; it serves {', '.join(map(repr, models))}."
                     )
             if any(not isinstance(models, str) for models in found):
                 return
+            self._give_up_stopped()
             self._give_up_unreached("; ".join(str(said) for said in found))
             await asyncio.sleep(min(_PAUSE_S, self._patience_s))
 
@@ -215,11 +221,12 @@ class Fleet:
             self._failed_in_a_row = 0
             job.done(outcome.result)
         elif outcome.fatal:
-            raise GeneratorError(f"{server.url}: {outcome.message}")
+            self._stop(f"{server.url}: {outcome.message}")
         else:
             self._again(job, server, outcome)
 
     def _again(self, job: _Job, server: Endpoint, outcome: Outcome) -> None:
+        self._give_up_stopped()
         if outcome.reached:
             self._last_reached = _now()
             job.failures += 1
@@ -232,18 +239,20 @@ class Fleet:
         job.done(Failure(reason=outcome.reason, message=f"{outcome.message} ({job.failures} tries)"))
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= _MOST_FAILED:
-            raise GeneratorError(
+            self._stop(
                 f"the last {_MOST_FAILED} requests all failed, each after {job.failures} tries; the last because of: "
-                f"{outcome.message}. What was done is kept: put the servers right and run again."
+                f"{outcome.message}. What was done is kept: put the servers right and run again with --retry-failed."
             )
 
-    def _give_up_unreached(self, said: str) -> None:
+    def _give_up_stopped(self) -> None:
         gone = self._stopped()
         if gone is not None:
-            raise GeneratorError(f"{gone} What was done is kept: run again to go on.")
+            self._stop(f"{gone} What was done is kept: run again to go on.")
+
+    def _give_up_unreached(self, said: str) -> None:
         silent = _now() - self._last_reached
         if silent >= self._patience_s:
-            raise GeneratorError(
+            self._stop(
                 f"no server could be reached for {silent:.0f} s ({said}). What was done is kept: start a server and "
                 "run again to go on."
             )
