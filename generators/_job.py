@@ -165,7 +165,7 @@ def generate(
             job = _Job(folder, plan, generator, settings, progress or (lambda _: None))
             job.prices = price_per_hour, price_per_million
             job.sources = [str(file.path) for file in files]
-            read = _read(files, text_column, document_separator, encoding_errors)
+            read = _documents(files, text_column, document_separator, encoding_errors)
             job.run(_batches(read, cutter, shard), tokens, retry_failed)
     found = read_generated(folder)
     if tokens is not None and found.tokens < tokens:
@@ -177,7 +177,7 @@ def generate(
     return found
 
 
-def _read(files: Any, text_column: str, separator: str | None, errors: str) -> Iterator[Any]:
+def _documents(files: Any, text_column: str, separator: str | None, errors: str) -> Iterator[Any]:
     from lawkit.corpus._documents import documents
     from lawkit.corpus._options import Options, check_options
 
