@@ -120,7 +120,8 @@ def generate(
     CorpusError
         When the documents cannot be read.
     """
-    from lawkit.corpus._options import find_files
+    from lawkit.corpus._documents import documents
+    from lawkit.corpus._options import find_files, reading_options
 
     prompt = get_style(style, max_tokens)
     filters = filters or Filters()
@@ -165,7 +166,7 @@ def generate(
             job = _Job(folder, plan, generator, settings, progress or (lambda _: None))
             job.prices = price_per_hour, price_per_million
             job.sources = [str(file.path) for file in files]
-            read = _documents(files, text_column, document_separator, encoding_errors)
+            read = documents(files, reading_options(text_column, document_separator, encoding_errors))
             job.run(_batches(read, cutter, shard), tokens, retry_failed)
     found = read_generated(folder)
     if tokens is not None and found.tokens < tokens:
@@ -175,26 +176,6 @@ def generate(
         )
     found.new_tokens, found.warnings = job.told.new_tokens, [*warnings, *found.warnings]
     return found
-
-
-def _documents(files: Any, text_column: str, separator: str | None, errors: str) -> Iterator[Any]:
-    from lawkit.corpus._documents import documents
-    from lawkit.corpus._options import Options, check_options
-
-    options = Options(
-        text_column=text_column,
-        document_separator=separator,
-        encoding_errors=errors,
-        max_document_bytes=64 << 20,
-        # The rest is for building a corpus.
-        vocab_size=4096,
-        holdout=0.0,
-        seed=0,
-        max_heldout_bytes=1,
-        sample_bytes=1,
-    )
-    check_options(options)
-    return documents(files, options)
 
 
 @dataclass

@@ -97,12 +97,13 @@ def prepare(
 
 def _split(files: Sequence[str | Path], folder: Path) -> tuple[Path, Path]:
     """Documents to rephrase and natural ones, told apart by their hashes."""
-    from lawkit.corpus import read_documents
+    from lawkit.corpus._documents import documents
+    from lawkit.corpus._options import find_files, reading_options
 
     halves = folder / "rephrased.jsonl", folder / "natural.jsonl"
     if not all(half.is_file() for half in halves):
         lines: tuple[list[str], list[str]] = ([], [])
-        for document in read_documents(files):
+        for document in documents(find_files({NATURAL: files}, [])[NATURAL], reading_options()):
             side = hashlib.blake2b(document.raw, digest_size=1).digest()[0] % 2
             lines[side].append(json.dumps({"text": document.text}, ensure_ascii=False) + "\n")
         for half, text in zip(halves, lines, strict=True):
