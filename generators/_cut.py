@@ -49,5 +49,7 @@ class Cutter:
             kept = text[: self._n_tokens * _MOST_CHARACTERS]
             offsets = self._tokenizer.encode(kept, add_special_tokens=False).offsets
             if len(offsets) > self._n_tokens:
-                kept = kept[: offsets[self._n_tokens][0]]  # where the next one begins: half a character is none
+                kept = kept[
+                    : offsets[self._n_tokens][0]
+                ]  # where the next one begins: half a character is none
         return kept, len(kept) < len(text)

@@ -149,10 +149,11 @@ class Fleet:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        work = loop.create_task(self._work())  # held here: a loop holds its tasks weakly
+        work = loop.create_task(self._work())
         try:
             loop.run_forever()
         finally:
+            work.cancel()
             while tasks := asyncio.all_tasks(loop):
                 for task in tasks:
                     task.cancel()

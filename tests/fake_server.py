@@ -17,7 +17,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-WORDS = "bees keep their hive warm in winter by moving their wings without flying while they eat honey".split()
+_SAID = "bees keep their hive warm in winter by moving their wings without flying while they eat honey"
+WORDS = _SAID.split()
 
 
 def say(body: dict[str, Any]) -> str:
@@ -25,7 +26,9 @@ def say(body: dict[str, Any]) -> str:
     prompt = "\n".join(m["content"] for m in body["messages"])
     rng = hashlib.sha256(f"{body.get('seed')} {prompt}".encode()).digest()
     if body.get("response_format"):
-        return json.dumps({"chapters": [f"Chapter {i} on {WORDS[rng[i] % 17]}: why it is so" for i in range(10)]})
+        return json.dumps(
+            {"chapters": [f"Chapter {i} on {WORDS[rng[i] % 17]}: why it is so" for i in range(10)]}
+        )
     return " ".join(WORDS[(rng[i % 32] + i) % 17] for i in range(60 + rng[0] % 100))
 
 
@@ -138,11 +141,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Http
     disable_nagle_algorithm = True
 
-    def do_GET(self) -> None:  # noqa: N802 (the library's name)
+    def do_GET(self) -> None:
         known = {"object": "list", "data": [{"id": "fake", "object": "model", "created": 1, "owned_by": "x"}]}
         self.reply(200, json.dumps(known).encode())
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         fake = self.server.fake
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if fake.key and self.headers["Authorization"] != f"Bearer {fake.key}":

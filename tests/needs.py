@@ -1,4 +1,4 @@
-"""Packages and programs that tests need: without them they are skipped here, and fail where the whole suite has to run."""
+"""What tests need: without it they are skipped here, and fail where the whole suite has to run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def need_vllm() -> str:
     named = os.environ.get("LAWKIT_VLLM_PYTHON")
     if named and os.access(named, os.X_OK):
         return named
-    said = f"vLLM is needed: LAWKIT_VLLM_PYTHON is {named!r}, which is no interpreter; make vllm-cpu sets one up"
+    said = (
+        f"vLLM is needed: LAWKIT_VLLM_PYTHON is {named!r}, which is no interpreter; make vllm-cpu sets one up"
+    )
     if os.environ.get("LAWKIT_REQUIRE_ALL") == "1":
         pytest.fail(said)
     pytest.skip(said, allow_module_level=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from fake_server import WORDS, FakeServer
+from generating import records
 from lawkit.corpus import open_corpus
 from lawkit.errors import StudyError
 from lawkit.studies.generator_ablation.__main__ import main
 from lawkit.studies.generator_ablation.prepare import NATURAL, RATIOS, prepare
 from lawkit.study.spec import read_study
 from needs import need
-from test_generators import records
 
 need("openai", "tokenizers")
 
@@ -55,7 +55,8 @@ def test_a_study_of_two_generators(natural, tmp_path, capsys):
     a, b = ([record["document"] for record in records(folder / "generated" / name)] for name in "ab")
     assert set(a) & set(b)
     halves = [
-        set((folder / name).read_text(encoding="utf-8").splitlines()) for name in ("rephrased.jsonl", "natural.jsonl")
+        set((folder / name).read_text(encoding="utf-8").splitlines())
+        for name in ("rephrased.jsonl", "natural.jsonl")
     ]
     assert not halves[0] & halves[1]
     assert sum(map(len, halves)) == len(set(natural.read_text(encoding="utf-8").splitlines()))

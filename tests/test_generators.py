@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fake_server import FakeServer, say
+from generating import content, documents, records
 from lawkit import generators
 from lawkit.cli import main
 from lawkit.errors import GeneratorError
@@ -20,23 +21,6 @@ from lawkit.generators.styles import STYLES, OutlineError
 from needs import need
 
 need("openai", "tokenizers")
-
-
-def documents(path: Path, count: int, first: int = 0) -> Path:
-    with path.open("a", encoding="utf-8") as file:
-        for i in range(first, first + count):
-            file.write(json.dumps({"text": f"Hive {i} has {i * i} bees, and each of them can fly. " * 4}) + "\n")
-    return path
-
-
-def records(folder: Path) -> list[dict]:
-    files = sorted(folder.glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """The texts, byte for byte."""
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.jsonl"))}
 
 
 @pytest.fixture
@@ -117,7 +101,9 @@ def test_a_chapter_is_written_from_the_outline_alone():
     assert [step.audience for step in steps] == ["grade-school", "college", "experts", "public"]
     for step in steps:
         assert not step.final
-        chapters = style.then(step, outline([f"Title {i}:\n why {i}" for i in range(10)], frame="```json\n%s\n```"))
+        chapters = style.then(
+            step, outline([f"Title {i}:\n why {i}" for i in range(10)], frame="```json\n%s\n```")
+        )
         assert [chapter.name for chapter in chapters] == [f"{step.audience}/{i}" for i in range(1, 11)]
         for number, chapter in enumerate(chapters, 1):
             said = chapter.messages[-1]["content"]
@@ -135,7 +121,10 @@ def test_a_chapter_is_written_from_the_outline_alone():
         (outline(["a"] * 9 + [" "]), "has 9 chapters, not 10"),
         (outline([], frame="{ no json: %s"), "no JSON object"),
         (Answer(text="[1]", finish="stop", prompt_tokens=1, completion_tokens=1), "no JSON object"),
-        (Answer(text='{"chapters": 3}', finish="stop", prompt_tokens=1, completion_tokens=1), "has 0 chapters"),
+        (
+            Answer(text='{"chapters": 3}', finish="stop", prompt_tokens=1, completion_tokens=1),
+            "has 0 chapters",
+        ),
     ],
 )
 def test_what_is_no_outline(answer, said):
@@ -154,7 +143,9 @@ def test_what_is_no_outline(answer, said):
 def test_filters(tokens, finish, text, why):
     answer = Answer(text=text, finish=finish, prompt_tokens=5, completion_tokens=tokens)
     assert Filters().why_dropped(answer, max_tokens=2048, target_tokens=550) == why
-    kept = Filters(keep_cut_off=True, min_tokens=0, over=9).why_dropped(answer, max_tokens=2048, target_tokens=550)
+    kept = Filters(keep_cut_off=True, min_tokens=0, over=9).why_dropped(
+        answer, max_tokens=2048, target_tokens=550
+    )
     assert kept == ("empty" if why == "empty" else None)
 
 
@@ -203,7 +194,12 @@ def test_a_source_is_generated_in_order_once(source, server, fleet, tmp_path):
 
 def test_what_it_costs(source, fleet, tmp_path):
     found = generate(
-        source, tmp_path / "out", generator=fleet, price_per_hour=3600, price_per_million=1e6, filters=Filters(over=1)
+        source,
+        tmp_path / "out",
+        generator=fleet,
+        price_per_hour=3600,
+        price_per_million=1e6,
+        filters=Filters(over=1),
     )
     cost = found.cost
     n_tokens = cost["prompt_tokens"] + cost["completion_tokens"]
@@ -247,7 +243,7 @@ def test_a_source_that_changed_is_refused(source, fleet, tmp_path):
     lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
     for changed in ([lines[1], lines[0], *lines[2:]], lines[:-1]):
         source.write_text("".join(changed), encoding="utf-8")
-        with pytest.raises(GeneratorError, match="documents of shard [03] are not those"):
+        with pytest.raises(GeneratorError, match=r"documents of shard [03] are not those"):
             generate(source, tmp_path / "out", generator=fleet, shard=8)
 
 
@@ -270,7 +266,9 @@ def test_other_settings_are_refused(source, fleet, tmp_path, other, said):
 def test_copies_are_left_out_and_long_documents_seen_in_part(tmp_path, fleet):
     text = "One and the same words. "
     rows = [text, text * 500, text, "Another text.", "Another text."]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": row}) + "\n" for row in rows), encoding="utf-8"
+    )
     found = generate(tmp_path / "a.jsonl", tmp_path / "out", generator=fleet, input_tokens=100)
     assert (found.documents, found.repeated, found.cut) == (3, 2, 1)
     assert found.cost["prompt_tokens"] < 3 * 400
@@ -299,14 +297,20 @@ def test_textbooks_end_to_end(source, server, fleet, tmp_path):
     assert server.asked == 44 * n
     made = records(found.path)
     assert {len(record["text"].split()) for record in made} == {1350, 50}
-    steps = [f"{audience}/{i}" for audience in ("grade-school", "college", "experts", "public") for i in range(1, 11)]
+    steps = [
+        f"{audience}/{i}"
+        for audience in ("grade-school", "college", "experts", "public")
+        for i in range(1, 11)
+    ]
     order = [(r["document"], steps.index(r["step"])) for r in made]
     by_document = list(dict.fromkeys(document for document, _ in order))
     assert order == sorted(order, key=lambda each: (by_document.index(each[0]), each[1]))
 
 
 def test_outlines_that_are_none_fail_alone(source, server, fleet, tmp_path):
-    server.answer = lambda body: "no outline" if body.get("response_format") and body["seed"] % 2 else say(body)
+    server.answer = lambda body: (
+        "no outline" if body.get("response_format") and body["seed"] % 2 else say(body)
+    )
     found = generate(source, tmp_path / "out", generator=fleet, style="textbook", shard=2, tokens=1)
     assert 0 < found.failed["outline"] < 4 * found.documents
     assert found.texts == 10 * (4 * found.documents - found.failed["outline"])
@@ -318,7 +322,9 @@ def test_replay_gives_the_recorded_text_to_the_byte(source, fleet, server, tmp_p
     recorded = generate(source, tmp_path / "out", generator=fleet, style=style, shard=2, tokens=400)
     asked = server.asked
     replay = Replay(recorded.path)
-    again = generate(source, tmp_path / "again", generator=replay, style=style, shard=2, tokens=recorded.tokens)
+    again = generate(
+        source, tmp_path / "again", generator=replay, style=style, shard=2, tokens=recorded.tokens
+    )
     assert server.asked == asked
     assert content(again.path) == content(recorded.path)
     assert again.failed.total() == 0
@@ -382,7 +388,16 @@ def test_command(source, server, tmp_path, capsys):
     said = capsys.readouterr()
     assert "30 of 30 documents" in said.out
     assert "nothing" in said.out
-    again = ["generate", str(source), "--generator", "replay", "--recorded", str(tmp_path / "out"), "--style", "qa"]
+    again = [
+        "generate",
+        str(source),
+        "--generator",
+        "replay",
+        "--recorded",
+        str(tmp_path / "out"),
+        "--style",
+        "qa",
+    ]
     assert main([*again, "-o", str(tmp_path / "again"), "--shard", "10"]) == 0
     assert content(tmp_path / "again") == content(tmp_path / "out")
     assert main([*arguments, "--style", "hq"]) == 1

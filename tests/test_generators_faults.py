@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from fake_server import FakeServer, say
+from generating import content, documents, records
 from lawkit.cli import main
 from lawkit.errors import GeneratorError
 from lawkit.generators import Fleet, Generated, generate, read_generated
 from lawkit.generators._generator import Answer, Failure, Request
 from needs import need
-from test_generators import content, documents, records
 
 need("openai", "tokenizers")
 
@@ -134,7 +134,10 @@ def free_url() -> str:
 
 def test_nobody_there(tmp_path):
     began = time.monotonic()
-    with FakeServer() as server, pytest.raises(GeneratorError, match=r"no server could be reached for .* run again"):
+    with (
+        FakeServer() as server,
+        pytest.raises(GeneratorError, match=r"no server could be reached for .* run again"),
+    ):
         job(tmp_path, server, urls=[free_url()], patience_s=0.2)
     assert time.monotonic() - began < 30
 
@@ -165,12 +168,16 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path):
         asking.join(60)
     fleet.close()
     assert len(results) == 60
-    assert sum(isinstance(result, Failure) for result in results) <= 4  # connections that were cut while they waited
+    assert (
+        sum(isinstance(result, Failure) for result in results) <= 4
+    )  # connections that were cut while they waited
 
 
 def test_a_server_that_only_fails_stops_the_job(tmp_path):
     with FakeServer(fault=lambda number, body: "500") as server:
-        with pytest.raises(GeneratorError, match="the last 50 requests all failed, each after 2 tries.*trouble 500"):
+        with pytest.raises(
+            GeneratorError, match=r"the last 50 requests all failed, each after 2 tries.*trouble 500"
+        ):
             job(tmp_path, server, count=200, retries=1)
         assert server.asked < 200
         server.fault = lambda number, body: None
@@ -237,13 +244,28 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(tmp_path):
     source = documents(tmp_path / "documents.jsonl", 40)
     out = tmp_path / "out"
     with FakeServer() as server:
-        arguments = ["generate", str(source), "--model", "fake", "--url", server.url, "-o", str(out), "--shard", "8"]
+        arguments = [
+            "generate",
+            str(source),
+            "--model",
+            "fake",
+            "--url",
+            server.url,
+            "-o",
+            str(out),
+            "--shard",
+            "8",
+        ]
         full = [sys.executable, "-c", LIMITED, "3000", *arguments]
         done = subprocess.run(full, capture_output=True, text=True)
         assert done.returncode == 1
         (line,) = done.stderr.strip().splitlines()
-        assert re.match(r"error: .*the disk is full \(File too large\). What was written is kept: free some", line)
-        kept = len({line for file in (out / "answers").iterdir() for line in file.read_bytes().split(b"\n")[:-1]})
+        assert re.match(
+            r"error: .*the disk is full \(File too large\). What was written is kept: free some", line
+        )
+        kept = len(
+            {line for file in (out / "answers").iterdir() for line in file.read_bytes().split(b"\n")[:-1]}
+        )
         assert kept > 0
         asked = server.asked
         assert main([*arguments, "--json"]) == 0
@@ -264,8 +286,19 @@ def test_neither_prompts_nor_answers_are_told(tmp_path, capfd, caplog):
 
     caplog.set_level(logging.INFO)
     source = documents(tmp_path / "documents.jsonl", 12)
-    with FakeServer(fault=lambda number, body: {2: "422", 5: "500", 6: "400", 9: "garbage"}.get(number)) as server:
-        arguments = ["generate", str(source), "--model", "fake", "--url", server.url, "-o", str(tmp_path / "out")]
+    with FakeServer(
+        fault=lambda number, body: {2: "422", 5: "500", 6: "400", 9: "garbage"}.get(number)
+    ) as server:
+        arguments = [
+            "generate",
+            str(source),
+            "--model",
+            "fake",
+            "--url",
+            server.url,
+            "-o",
+            str(tmp_path / "out"),
+        ]
         assert main(arguments) == 0
     said = "".join(capfd.readouterr()) + caplog.text
     assert "422: the server's message repeats the prompt and is left out" in said

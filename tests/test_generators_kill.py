@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
@@ -15,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from fake_server import FakeServer
+from generating import content, documents, gone, records, started_by
 from lawkit.errors import GeneratorError
 from lawkit.generators import Fleet, Server, generate, read_generated
 from needs import need
-from test_generators import content, documents, records
 
 need("openai", "tokenizers")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -74,24 +73,6 @@ def fake_vllm(tmp_path, monkeypatch) -> str:
     server.write_text(VLLM.format(tests=str(HERE)), encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     return sys.executable
-
-
-def started_by(out: Path) -> set[int]:
-    """Processes that have this folder in their environment or arguments, by their numbers."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(entry.name)
-            if str(out).encode() in (entry / "environ").read_bytes() and pid != os.getpid():
-                found.add(pid)
-    return found
-
-
-def gone(out: Path, within: float = 20.0) -> bool:
-    end = time.monotonic() + within
-    while started_by(out) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not started_by(out)
 
 
 def client(source: Path, out: Path, where: str) -> subprocess.Popen[bytes]:

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from generating import documents, gone, records, started_by
 from lawkit.errors import GeneratorError
 from lawkit.generators import Answer, Failure, Filters, Fleet, Request, Server, generate
 from needs import need, need_vllm
-from test_generators import documents, records
-from test_generators_kill import gone, started_by
 
 need("openai", "tokenizers")
 PYTHON = need_vllm()
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="vLLM's CPU wheel is for Linux")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="vLLM's CPU wheel is for Linux"),
+]
 
 #: What a model of noise says is cut off or of any length: all of it is kept.
 ALL = Filters(min_tokens=0, over=1000, keep_cut_off=True)
@@ -42,7 +44,7 @@ def server(model) -> Iterator[Server]:
         patch.setenv("LAWKIT_TEST", str(model))
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         made = Server(str(model), python=PYTHON, log=model.parent / "log", enforce_eager=True, concurrency=16)
-        assert list(made.answers([]))== []
+        assert list(made.answers([])) == []
         yield made
         made.close()
     assert gone(model)
@@ -82,9 +84,7 @@ def test_the_models_own_chat_template_is_used(server, model):
     counted = tokenizers.Tokenizer.from_file(str(model / "tokenizer.json"))
     texts = ["hello", "What is a module?", "Ünïcode, 1 2 3\n\nand more"]
     for text, (_, answer) in zip(texts, sorted(server.answers([request(t) for t in texts])), strict=True):
-        prompt = (
-            f"<|start|>system\nBe brief.<|end|>\n<|start|>user\n{text}<|end|>\n<|start|>assistant\n"
-        )
+        prompt = f"<|start|>system\nBe brief.<|end|>\n<|start|>user\n{text}<|end|>\n<|start|>assistant\n"
         assert isinstance(answer, Answer)
         assert answer.prompt_tokens == len(counted.encode(prompt, add_special_tokens=False).ids)
 
@@ -96,7 +96,9 @@ def test_requests_that_do_not_fit_fail_alone(server):
         request("word " * 300, max_tokens=1900, seed=1),
         request("short", max_tokens=4000),
     ]
-    short, long, clamped, too_much = (result for _, result in sorted(server.answers(asked), key=lambda each: each[0]))
+    short, long, clamped, too_much = (
+        result for _, result in sorted(server.answers(asked), key=lambda each: each[0])
+    )
     assert isinstance(short, Answer)
     assert isinstance(long, Failure)
     assert long.reason == "too long"
@@ -145,8 +147,7 @@ def test_it_listens_on_this_machine_alone(server, model):
     inodes = set()
     for pid in started_by(model):
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            target = os.readlink(link) if link.is_symlink() else ""
-            inodes.add(target.removeprefix("socket:[").removesuffix("]"))
+            inodes.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
     listening = []
     for table, loopback in (("tcp", "0100007F"), ("tcp6", "00000000000000000000000001000000")):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -158,7 +159,7 @@ def test_it_listens_on_this_machine_alone(server, model):
 
 
 def test_its_log_holds_neither_prompts_nor_answers(server, model):
-    (_, answer), = server.answers([request("zebra crossing " * 5, max_tokens=60, seed=9)])
+    ((_, answer),) = server.answers([request("zebra crossing " * 5, max_tokens=60, seed=9)])
     assert isinstance(answer, Answer)
     said = (model.parent / "log").read_text(encoding="utf-8", errors="replace")
     assert "zebra" not in said
@@ -214,6 +215,8 @@ def test_a_real_server_that_is_killed_takes_its_engine_along(server, model, tmp_
     serving = [pid for pid in launchers if Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     os.kill(serving[-1], signal.SIGKILL)
     source = documents(tmp_path / "documents.jsonl", 5)
-    with pytest.raises(GeneratorError, match=r"the server ended \(the server ended with signal 9\).*run again"):
+    with pytest.raises(
+        GeneratorError, match=r"the server ended \(the server ended with signal 9\).*run again"
+    ):
         generate(source, tmp_path / "out", generator=server)
     assert gone(model)

@@ -77,7 +77,12 @@ def prepare(
         say(f"generating {name} with {generator.model}")
         try:
             found = generate(
-                halves[0], folder / "generated" / name, generator=generator, tokens=tokens, style=style, **options
+                halves[0],
+                folder / "generated" / name,
+                generator=generator,
+                tokens=tokens,
+                style=style,
+                **options,
             )
         finally:
             generator.close()

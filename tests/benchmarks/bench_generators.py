@@ -3,8 +3,8 @@
     LAWKIT_VLLM_PYTHON=.venv-vllm/bin/python python tests/benchmarks/bench_generators.py [MODEL] [--requests N]
 
 MODEL is a folder; without one, the tests' model of random weights is made. The three run one after the other on the
-same requests, the server with the same options as the model in-process, several rounds in turn; what counts is the ratio
-within a round. The client's own CPU seconds are printed too: against a model on a CPU they are taken from the model.
+same requests, with the same options of vLLM, several rounds in turn; what counts is the ratio within a round. The
+client's own CPU seconds are printed too: against a model on a CPU they are taken from the model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def requests(count: int) -> list[Request]:
     return [
         Request(
             key=str(i),
-            messages=({"role": "user", "content": f"Explain in your own words what number {i} is good for. " * 4},),
+            messages=(
+                {"role": "user", "content": f"Explain in your own words what number {i} is good for. " * 4},
+            ),
             max_tokens=64,
             temperature=0.7,
             top_p=0.95,
@@ -57,7 +59,9 @@ def in_process(model: str, count: int) -> None:
 
 def main() -> None:
     """Run the rounds and print each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?")
     parser.add_argument("--requests", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
@@ -84,7 +88,7 @@ def main() -> None:
             began = time.perf_counter()
             alone = 0
             for request in few:
-                (_, answer), = server.answers([request])
+                ((_, answer),) = server.answers([request])
                 alone += answer.completion_tokens if isinstance(answer, Answer) else 0
             alone_rate = alone / (time.perf_counter() - began)
             fleet_rate, fleet_cpu = rate(server, requests(asked.requests))
@@ -95,9 +99,10 @@ def main() -> None:
                 line = inner.stdout.readline()
             chat_rate, _ = json.loads(line)
             print(
-                f"one at a time {alone_rate:.0f} tokens/s; fleet {fleet_rate:.0f}, {fleet_rate / alone_rate:.1f} times; "
-                f"LLM.chat {chat_rate:.0f}, fleet / LLM.chat {fleet_rate / chat_rate:.2f}; client "
-                f"{1e3 * fleet_cpu / asked.requests:.1f} CPU ms a request",
+                f"one at a time {alone_rate:.0f} tokens/s; fleet {fleet_rate:.0f}, "
+                f"{fleet_rate / alone_rate:.1f} times; LLM.chat {chat_rate:.0f}, "
+                f"fleet / LLM.chat {fleet_rate / chat_rate:.2f}; "
+                f"client {1e3 * fleet_cpu / asked.requests:.1f} CPU ms a request",
                 flush=True,
             )
         server.close()
