@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -302,8 +303,6 @@ class _Job:
             self._tell(self.told)
 
     def _write(self, shard: Shard, batch: _Batch) -> None:
-        import lawkit
-
         now = time.monotonic()
         seconds, self._ended = now - self._ended, now
         earlier = read_shard(self.folder, shard.index)
@@ -333,7 +332,7 @@ class _Job:
                 "money": money,
             },
             "made_by": {
-                "lawkit": lawkit.__version__,
+                "lawkit": version("lawkit"),
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 **self.generator.about(),
             },

@@ -30,13 +30,13 @@ def engine_options(options: dict[str, Any]) -> dict[str, Any]:
 
     A prompt that is not cut into chunks must fit a batch.
     """
-    from vllm.platforms import current_platform
+    from vllm.platforms import current_platform  # pyright: ignore
 
     if not current_platform.is_cpu():
         return options
     options = {"enable_chunked_prefill": False, **options}
     if "max_model_len" not in options:
-        from transformers import AutoConfig
+        from transformers import AutoConfig  # pyright: ignore
 
         longest = getattr(
             AutoConfig.from_pretrained(options["model"]), "max_position_embeddings", _CPU_CONTEXT

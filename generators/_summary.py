@@ -53,7 +53,7 @@ class Generated:
     dropped: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
-    cost: dict[str, float | None] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
     new_tokens: int = 0
     warnings: list[str] = field(default_factory=list)
 

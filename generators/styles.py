@@ -69,7 +69,6 @@ class Style:
         self._prompt = tomllib.loads(content.decode())
         self.target_tokens: int = self._prompt["target_tokens"]
         self.max_tokens: int = max_tokens or self._prompt["max_tokens"]
-        self._outline_tokens: int = max_tokens or self._prompt.get("outline", {}).get("max_tokens", 0)
 
     def first(self, text: str) -> list[Step]:
         """The requests that need nothing but the document's text."""
@@ -80,7 +79,7 @@ class Style:
             Step(
                 name=f"{audience}/outline",
                 messages=_filled(self._prompt["outline"]["messages"], text=text, audience=readers),
-                max_tokens=self._outline_tokens,
+                max_tokens=self._prompt["outline"]["max_tokens"],
                 schema=_outline_schema(self._prompt["chapters"]),
                 final=False,
                 audience=audience,
@@ -122,7 +121,7 @@ def get_style(name: str, max_tokens: int | None = None) -> Style:
     name
         ``hq``, ``qa``, ``textbook``, or a version such as ``hq-1``.
     max_tokens
-        Where answers are cut off, if not where the prompt's file says.
+        Where texts are cut off, if not where the prompt's file says; an outline has a limit of its own.
 
     Raises
     ------

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -357,12 +358,13 @@ def test_a_folder_of_something_else(tmp_path):
 
 
 def test_impossible_values(source, fleet, tmp_path):
-    for options, said in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"shard": 0}, "shard is 0"),
         ({"top_p": 0.0}, "top_p 0.0"),
         ({"input_tokens": 0}, "input_tokens is 0"),
         ({"style": "poem"}, "no style 'poem'"),
-    ):
+    ]
+    for options, said in wrong:
         with pytest.raises(GeneratorError, match=said):
             generate(source, tmp_path / "out", generator=fleet, **options)
     with pytest.raises(GeneratorError, match="min_tokens is -1"):

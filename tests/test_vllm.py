@@ -26,6 +26,11 @@ pytestmark = [
 
 #: What a model of noise says is cut off or of any length: all of it is kept.
 ALL = Filters(min_tokens=0, over=1000, keep_cut_off=True)
+#: Without it, a model of noise says mostly blanks where the grammar of JSON lets it.
+OPTIONS = {
+    "enforce_eager": True,
+    "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def server(model) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAWKIT_TEST", str(model))
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        made = Server(str(model), python=PYTHON, log=model.parent / "log", enforce_eager=True, concurrency=16)
+        made = Server(str(model), python=PYTHON, log=model.parent / "log", concurrency=16, **OPTIONS)
         assert list(made.answers([])) == []
         yield made
         made.close()
@@ -119,16 +124,18 @@ def test_the_same_request_alone_gives_the_same_answer(server):
 
 def test_textbooks_end_to_end(server, model, tmp_path):
     """The outline keeps to its schema even where the model says nothing but noise."""
-    source = documents(tmp_path / "documents.jsonl", 3)
+    source = documents(tmp_path / "documents.jsonl", 2)
     found = generate(
-        source, tmp_path / "out", generator=server, style="textbook", max_tokens=1100, input_tokens=60,
-        tokenizer=model / "tokenizer.json", filters=Filters(min_tokens=50, over=2, keep_cut_off=True),
+        source, tmp_path / "out", generator=server, style="textbook", max_tokens=30, input_tokens=60,
+        tokenizer=model / "tokenizer.json", filters=Filters(min_tokens=30, keep_cut_off=True),
     )  # fmt: skip
-    assert set(found.failed) <= {"outline"}  # some are cut off before their ten chapters
-    outlines = 12 - found.failed["outline"]
+    assert set(found.failed) <= {"outline"}  # one is cut off now and then before its ten chapters
+    outlines = 8 - found.failed["outline"]
     assert outlines > 0
+    assert found.texts > 0
     assert found.texts + found.dropped.total() == 10 * outlines
-    assert all(50 <= record["tokens"] <= 900 for record in records(found.path))
+    assert set(found.dropped) <= {"short", "empty"}
+    assert {record["tokens"] for record in records(found.path)} == {30}
 
 
 def test_a_model_that_is_not_served(server):
@@ -171,14 +178,13 @@ IN_PROCESS = """
 import json, sys
 from pathlib import Path
 from lawkit.generators import Filters, InProcess, generate
-source, out, model = sys.argv[1:]
-made = InProcess(model, enforce_eager=True)
+source, out, model, options = sys.argv[1:]
+made = InProcess(model, **json.loads(options))
 options = dict(generator=made, filters=Filters(min_tokens=0, over=1000, keep_cut_off=True), max_tokens=32,
                tokenizer=f"{model}/tokenizer.json", shard=16)
 results = [generate(source, f"{out}/{i}", **options).to_dict() for i in range(2)]
 results.append(generate(source, f"{out}/whole", **{**options, "input_tokens": 9000}).to_dict())
-results.append(generate(source, f"{out}/books", **{**options, "style": "textbook", "shard": 2, "tokens": 1,
-                                                   "max_tokens": 1100}).to_dict())
+results.append(generate(source, f"{out}/books", **{**options, "style": "textbook", "shard": 1, "tokens": 1}).to_dict())
 print(json.dumps(results))
 """
 
@@ -189,7 +195,7 @@ def test_in_process(model, tmp_path):
     with source.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"text": "word " * 4000}) + "\n")
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "LAWKIT_TEST": str(tmp_path)}
-    arguments = [PYTHON, "-c", IN_PROCESS, str(source), str(tmp_path), str(model)]
+    arguments = [PYTHON, "-c", IN_PROCESS, str(source), str(tmp_path), str(model), json.dumps(OPTIONS)]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two, whole, books = json.loads(done.stdout.splitlines()[-1])
@@ -202,7 +208,7 @@ def test_in_process(model, tmp_path):
     assert texts[0] == texts[1]
     assert whole["failed"] == {"too long": 1}
     assert "the model's context 2048" in whole["failures"][0]["message"]
-    assert books["texts"] + sum(books["dropped"].values()) == 10 * (8 - books["failed"].get("outline", 0))
+    assert books["texts"] + sum(books["dropped"].values()) == 10 * (4 - books["failed"].get("outline", 0)) > 0
     assert gone(tmp_path)
 
 

@@ -32,7 +32,7 @@ def fetch(folder: Path) -> Path:
 def convert(gguf: Path, out: Path) -> None:
     """Write the model's weights and tokenizer, with its chat template, as vLLM reads them."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # pyright: ignore
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_pretrained(
