@@ -150,11 +150,10 @@ def read_shard(folder: Path, index: int) -> dict[str, Any] | None:
 
 def shards(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The finished shards in their order."""
-    for path in sorted(folder.glob("[0-9]*.json")):
-        if path.stem.isdigit():
-            about = read_shard(folder, int(path.stem))
-            if about is not None:
-                yield int(path.stem), about
+    for index in sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()):
+        about = read_shard(folder, index)
+        if about is not None:
+            yield index, about
 
 
 def _about_file(folder: Path, index: int) -> Path:

@@ -82,7 +82,8 @@ def generate(
     out
         Folder of the generated text; its ``*.jsonl`` are a source like any other.
     generator
-        Who answers; it is not closed. Nothing is started where nothing is missing.
+        Who answers. Nothing is started where nothing is missing. It is the caller's to close; an error that ends the
+        job closes it too.
     style
         ``hq``, ``qa``, ``textbook``, or the version of a prompt.
     tokens
@@ -265,8 +266,7 @@ class _Job:
                 while under_way:
                     finish()
             except BaseException:
-                if at_once > 1:
-                    self.generator.close()  # those that wait for answers would wait on
+                self.generator.close()  # those that wait for answers in other threads would wait on
                 raise
 
     def _known(self, index: int, batch: _Batch) -> dict[str, Any] | None:

@@ -92,6 +92,8 @@ class Server:
             return
         with self._lock:
             if self._fleet is None:
+                if self._closed:
+                    raise GeneratorError("the generator was closed.")
                 self._fleet = self._start()
         yield from self._fleet.answers(requests)
 
@@ -115,8 +117,6 @@ class Server:
             self._process.wait()
 
     def _start(self) -> Fleet:
-        if self._closed:
-            raise GeneratorError("the generator was closed.")
         if self._log is None:
             handle, name = tempfile.mkstemp(prefix="lawkit-server-", suffix=".log")
             os.close(handle)
@@ -146,7 +146,11 @@ class Server:
                 f"{error.filename or self._python}: the server cannot be started ({error.strerror})."
             ) from None
         url = f"http://127.0.0.1:{port}"
-        self._await(f"{url}/health")
+        try:
+            self._await(f"{url}/health")
+        except BaseException:
+            self._closed = True  # it would not start a second time either
+            raise
         return Fleet(
             self.model,
             urls=[f"{url}/v1"],
