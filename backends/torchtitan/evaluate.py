@@ -79,23 +79,17 @@ class DomainValidator(BaseValidator):
     def _evaluate(self, model: nn.Module, name: str) -> dict[str, float]:
         tokens, length = self.corpus.heldout(name), self.spec.recipe.seq_len
         n_tokens = self.corpus.n_heldout_tokens(name)
-        windows = (n_tokens - 1) // length
-        count = min(self.spec.recipe.eval_rows, windows)
-        starts = length * (np.arange(count) * windows // count)
+        starts = self.spec.eval_starts(n_tokens)
+        count = len(starts)
         sums = torch.zeros(count, dtype=torch.float64, device=utils.device_type)
         together = self._rows * self._ranks
         for first in range(0, count, together):
             # Every rank takes part in every batch, as sharded weights need; rows beyond the last are thrown away.
             mine = first + self._rank + self._ranks * np.arange(self._rows)
-            rows = np.stack([tokens[at : at + length + 1] for at in starts[np.minimum(mine, count - 1)]])
-            batch = torch.from_numpy(rows.astype(np.int64)).to(utils.device_type)
             with self._context():
-                logits = model(batch[:, :-1].contiguous())
-                each = nn.functional.cross_entropy(
-                    logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
-                )
+                each = token_losses(model, tokens, starts[np.minimum(mine, count - 1)], length)
             inside = torch.from_numpy(mine[mine < count]).to(utils.device_type)
-            sums[inside] = each.view(len(rows), length).double().sum(1)[: len(inside)]
+            sums[inside] = each.double().sum(1)[: len(inside)]
         if self._dims.dp_cp_enabled:
             sums = dist_sum_tensor(sums, self._dims.get_optional_mesh("loss"))
         losses = sums.cpu().numpy() / length
@@ -110,3 +104,12 @@ class DomainValidator(BaseValidator):
             "per_byte_se": se * per_byte,
             "rows": count,
         }
+
+
+def token_losses(model: nn.Module, tokens: np.ndarray, starts: np.ndarray, length: int) -> torch.Tensor:
+    """The loss of each token, in nats, of rows of `length` tokens and their targets, (rows, length)."""
+    rows = np.stack([tokens[at : at + length + 1] for at in starts])
+    batch = torch.from_numpy(rows.astype(np.int64)).to(utils.device_type)
+    logits = model(batch[:, :-1].contiguous())
+    each = nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
+    return each.view(len(rows), length)

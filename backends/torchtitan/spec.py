@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lawkit.backends.torchtitan.ladder import Size, size_from
 from lawkit.backends.torchtitan.mixture import Mixture
 from lawkit.backends.torchtitan.recipe import Recipe
@@ -164,6 +166,12 @@ class TrainingSpec:
             seq_len=self.recipe.seq_len,
             seed=self.seed,
         )
+
+    def eval_starts(self, n_tokens: int) -> np.ndarray:
+        """Where the rows that a domain is evaluated on begin in its `n_tokens` held-out tokens, spread evenly."""
+        windows = (n_tokens - 1) // self.recipe.seq_len
+        rows = min(self.recipe.eval_rows, windows)
+        return self.recipe.seq_len * (np.arange(rows) * windows // rows)
 
     def tokens_in(self, corpus: Corpus, source: str) -> int:
         """Tokens of a source that this run may see."""

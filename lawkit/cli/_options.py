@@ -1,4 +1,4 @@
-"""Options that several commands share: the target run and what its mixture must keep to."""
+"""Options that several commands share: the target run and what its mixture must keep to, and how text is read."""
 
 from __future__ import annotations
 
@@ -46,6 +46,61 @@ _LIMITS = (
         help="Weight of a domain in the objective; may be repeated.  [default: all alike]",
     ),
 )
+_READING = (
+    click.option(
+        "--text-column",
+        default="text",
+        show_default=True,
+        metavar="NAME",
+        help="Where the text is in jsonl, parquet.",
+    ),
+    click.option(
+        "--document-separator",
+        type=_types.ESCAPED,
+        metavar="TEXT",
+        help=r"What stands between the documents of a text file, such as '\n\n'.",
+    ),
+    click.option(
+        "--encoding-errors",
+        type=click.Choice(["strict", "replace"]),
+        default="strict",
+        show_default=True,
+        help="Refuse invalid UTF-8, or read it as U+FFFD.",
+    ),
+    click.option(
+        "--max-document",
+        "max_document_bytes",
+        type=_types.SIZE,
+        callback=lambda _ctx, _param, value: int(value),
+        default=64 << 20,
+        metavar="BYTES",
+        help="Refuse a longer line of jsonl or row of parquet.  [default: 64 MiB]",
+    ),
+)
+
+
+def reading_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of how text files are read; they are arguments of the Python functions as they are."""
+    for option in reversed(_READING):
+        function = option(function)
+    return function
+
+
+def files_by_name(sources: Iterable[str]) -> dict[str, list[str]]:
+    """Read ``name=files`` texts, in which a name may come several times.
+
+    Raises
+    ------
+    click.UsageError
+        When one is not of that form.
+    """
+    named: dict[str, list[str]] = {}
+    for text in sources:
+        name, equals, files = text.partition("=")
+        if not (name and equals and files):
+            raise click.UsageError(f"{text!r} is not of the form SOURCE=FILES, such as 'code=src/**/*.py'.")
+        named.setdefault(name, []).append(files)
+    return named
 
 
 def target_options(function: Callable[..., None]) -> Callable[..., None]:

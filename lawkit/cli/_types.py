@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Iterable
@@ -149,6 +150,20 @@ def parse_holdout(text: str) -> str | float | None:
     return value
 
 
+def parse_escaped(text: str) -> str:
+    r"""Read \n, \t and the like as a shell user writes them, and leave other characters alone.
+
+    Raises
+    ------
+    ValueError
+        When a backslash begins nothing that is known.
+    """
+    try:
+        return codecs.decode(text.encode("latin-1", "backslashreplace"), "unicode_escape")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{text!r}: {error.reason}.") from None
+
+
 def merge_bounds(bounds: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, float]]:
     """Join the bounds given for each source into one interval.
 
@@ -215,3 +230,4 @@ BOUND = _Parsed("bound", parse_bound)
 AMOUNT = _Parsed("source=tokens", parse_amount)
 IMPORTANCE = _Parsed("domain=weight", parse_importance)
 HOLDOUT = _Parsed("hold-out", parse_holdout)
+ESCAPED = _Parsed("text", parse_escaped)

@@ -1,8 +1,7 @@
-"""``lawkit corpus``: text becomes the tokens that backends train on."""
+"""``lawkit corpus``: text becomes the tokens that backends train on, and is described."""
 
 from __future__ import annotations
 
-import codecs
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lawkit.cli import _output
+from lawkit.cli._corpus_stats import stats_
+from lawkit.cli._options import files_by_name, reading_options
 from lawkit.cli._types import SIZE
 
 if TYPE_CHECKING:
@@ -31,12 +32,15 @@ _WORDS = {
 
 @click.group("corpus")
 def command() -> None:
-    """Build a corpus: token ids on disk that all runs share.
+    """Build a corpus, token ids on disk that all runs share, and see what is in it.
 
     A corpus has one or more sources, each with a training side and a held-out side on
     which models are evaluated. It is a folder named by the content of what it was made
     from: the same files and options give the same folder.
     """
+
+
+command.add_command(stats_)
 
 
 @command.command("build")
@@ -52,32 +56,7 @@ def command() -> None:
     "--holdout", type=float, default=0.02, show_default=True, help="Fraction of documents held out."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed holds out others.")
-@click.option(
-    "--text-column",
-    default="text",
-    show_default=True,
-    metavar="NAME",
-    help="Where the text is in jsonl, parquet.",
-)
-@click.option(
-    "--document-separator",
-    metavar="TEXT",
-    help=r"What stands between the documents of a text file, such as '\n\n'.",
-)
-@click.option(
-    "--encoding-errors",
-    type=click.Choice(["strict", "replace"]),
-    default="strict",
-    show_default=True,
-    help="Refuse invalid UTF-8, or read it as U+FFFD.",
-)
-@click.option(
-    "--max-document",
-    type=SIZE,
-    default=64 << 20,
-    metavar="BYTES",
-    help="Refuse a longer line of jsonl or row of parquet.  [default: 64 MiB]",
-)
+@reading_options
 @click.option("--bos", metavar="TOKEN", help="The tokenizer's token that begins a document.")
 @click.option("--eos", metavar="TOKEN", help="The tokenizer's token that ends a document.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -85,8 +64,6 @@ def build_(
     sources: tuple[str, ...],
     out: str,
     vocab_size: float,
-    max_document: float,
-    document_separator: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -110,7 +87,6 @@ def build_(
     """
     from lawkit.corpus import build
 
-    separator = None if document_separator is None else _unescaped(document_separator)
     started, worked = time.perf_counter(), time.process_time()
     with _progress(quiet=as_json) as tell:
         stages: set[str] = set()
@@ -120,11 +96,9 @@ def build_(
             tell(progress)
 
         corpus = build(
-            _by_name(sources),
+            files_by_name(sources),
             out,
             vocab_size=int(vocab_size),
-            max_document_bytes=int(max_document),
-            document_separator=separator,
             progress=told,
             **options,
         )
@@ -175,24 +149,6 @@ def build_(
         _output.note(
             f"{n_bytes / 1e6:.0f} MB of text in {seconds:.0f} s ({cpu:.0f} s of CPU): {rate:.1f} MB/s"
         )
-
-
-def _by_name(sources: tuple[str, ...]) -> dict[str, list[str]]:
-    named: dict[str, list[str]] = {}
-    for text in sources:
-        name, equals, files = text.partition("=")
-        if not (name and equals and files):
-            raise click.UsageError(f"{text!r} is not of the form SOURCE=FILES, such as 'code=src/**/*.py'.")
-        named.setdefault(name, []).append(files)
-    return named
-
-
-def _unescaped(text: str) -> str:
-    r"""Read \n, \t and the like as a shell user writes them, and leave other characters alone."""
-    try:
-        return codecs.decode(text.encode("latin-1", "backslashreplace"), "unicode_escape")
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"--document-separator {text!r}: {error.reason}.") from None
 
 
 @contextmanager

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from lawkit.corpus._results import CorpusStats, DomainStats, RareToken, SourceStats
 from lawkit.corpus.builder import Progress, build
 from lawkit.corpus.reader import Corpus, open_corpus
+from lawkit.corpus.statistics import stats
 from lawkit.errors import CorpusError
 
-__all__ = ["Corpus", "CorpusError", "Progress", "build", "open_corpus"]
+__all__ = [
+    "Corpus",
+    "CorpusError",
+    "CorpusStats",
+    "DomainStats",
+    "Progress",
+    "RareToken",
+    "SourceStats",
+    "build",
+    "open_corpus",
+    "stats",
+]

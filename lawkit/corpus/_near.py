@@ -20,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BATCH_BYTES", "BATCH_DOCUMENTS", "OVERLAP", "SHINGLE", "NearDuplicates", "shingles"]
+__all__ = ["BATCH_BYTES", "BATCH_DOCUMENTS", "OVERLAP", "SHINGLE", "NearDuplicates", "mix", "shingles"]
 
 #: Words in a run, and the share of runs from which two documents are near-duplicates: where a fraction e of the
 #: words was changed at random, (1 - e)^5 of the runs are left, half of them at 13%.
@@ -38,8 +38,8 @@ _RUN_BITS = np.uint64(52)
 _RUN = np.uint64((1 << 52) - 1)
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    # The finalizer of splitmix64: each bit of the input moves half of the output's.
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of splitmix64: each bit of the input moves half of the output's."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -73,7 +73,7 @@ def _words(raw: bytes) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
     # A word's hash is that of its letters wherever it stands: a difference of prefix sums, shifted back.
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum(codes * powers[: len(codes)], out=sums[1:])
-    return starts, _mix((sums[stops] - sums[starts]) * backs[starts])
+    return starts, mix((sums[stops] - sums[starts]) * backs[starts])
 
 
 def _runs(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -84,7 +84,7 @@ def _runs(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     runs = np.zeros(max(len(words) - SHINGLE + 1, 1), np.uint64)
     for i in range(min(SHINGLE, len(words))):
         runs += words[i : i + len(runs)] * powers[i + 1]
-    return _mix(runs) >> (np.uint64(64) - _RUN_BITS)
+    return mix(runs) >> (np.uint64(64) - _RUN_BITS)
 
 
 def shingles(raws: Sequence[bytes]) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:

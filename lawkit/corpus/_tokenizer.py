@@ -26,7 +26,7 @@ def _library() -> Any:
         import tokenizers
     except ImportError:
         raise CorpusError(
-            "the package tokenizers is needed to build a corpus: pip install 'lawkit[corpus]'"
+            "the package tokenizers is needed to build or describe a corpus: pip install 'lawkit[corpus]'"
         ) from None
     return tokenizers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -54,6 +55,26 @@ def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[Path
             "written to"
         ) from error
     return list(content)
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuse, before the work is done for them, figures that could not be drawn or written; the folder is made.
+
+    Raises
+    ------
+    ReportError
+        When matplotlib is not installed, or the folder cannot be made or written to.
+    """
+    with settings():
+        pass
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ReportError(
+            f"figures cannot be written to {folder}: {error.strerror or error}; name a folder that can be written to"
+        ) from None
 
 
 def _drawn(figure: Figure, suffix: str) -> bytes:
