@@ -68,6 +68,7 @@ def generate(
     text_column: str = "text",
     document_separator: str | None = None,
     encoding_errors: str = "strict",
+    max_document_bytes: int = 64 << 20,
     progress: Callable[[Progress], None] | None = None,
 ) -> Generated:
     """Turn documents into synthetic text, or go on with a folder where an earlier call stopped.
@@ -104,7 +105,7 @@ def generate(
         Ask again what failed in finished shards.
     price_per_hour, price_per_million
         Money for an hour of all servers together, and for a million tokens, prompts included.
-    text_column, document_separator, encoding_errors
+    text_column, document_separator, encoding_errors, max_document_bytes
         As for `lawkit.corpus.build`.
     progress
         Told how far the job is after every answer.
@@ -134,6 +135,7 @@ def generate(
             f"temperature is {temperature!r} and top_p {top_p!r}: at least 0, and above 0 to 1."
         )
     cutter = Cutter(input_tokens, tokenizer)
+    rules = reading_options(text_column, document_separator, encoding_errors, max_document_bytes)
     warnings: list[str] = []
     files = find_files({"source": source}, warnings)["source"]
     settings = {
@@ -168,7 +170,7 @@ def generate(
             job = _Job(folder, plan, generator, settings, progress or (lambda _: None))
             job.prices = price_per_hour, price_per_million
             job.sources = [str(file.path) for file in files]
-            read = documents(files, reading_options(text_column, document_separator, encoding_errors))
+            read = documents(files, rules)
             job.run(_batches(read, cutter, shard), tokens, retry_failed)
     found = read_generated(folder)
     if tokens is not None and found.tokens < tokens:

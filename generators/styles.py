@@ -165,7 +165,9 @@ def _chapters(answer: Answer, count: int) -> list[str]:
         raise OutlineError(f"the outline was cut off after {answer.completion_tokens} tokens")
     begin, end = answer.text.find("{"), answer.text.rfind("}")  # some models put it in a fence
     try:
-        found = json.loads(answer.text[begin : end + 1], strict=False)["chapters"]  # a line may break in a text
+        found = json.loads(answer.text[begin : end + 1], strict=False)[
+            "chapters"
+        ]  # a line may break in a text
     except (ValueError, KeyError, TypeError, RecursionError):
         raise OutlineError("the outline is no JSON object with a list of chapters") from None
     chapters = [c for c in found if isinstance(c, str) and c.strip()] if isinstance(found, list) else []

@@ -41,9 +41,21 @@ def started_by(mark: Path) -> set[int]:
     return found
 
 
-def gone(mark: Path, within: float = 20.0) -> bool:
-    """Whether those processes end in time."""
+def group(leader: int | None) -> set[int]:
+    """Processes of a group. vLLM's engine overwrites its own environment, so that `started_by` misses it."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            state, _, pgid = (entry / "stat").read_text().rsplit(") ", 1)[1].split()[:3]
+            if int(pgid) == leader and state != "Z":
+                found.add(int(entry.name))
+    return found
+
+
+def gone(started: Path | int | None, within: float = 20.0) -> bool:
+    """Whether the processes that `started_by` or `group` finds end in time."""
+    find = started_by if isinstance(started, Path) else group
     end = time.monotonic() + within
-    while started_by(mark) and time.monotonic() < end:
+    while find(started) and time.monotonic() < end:  # pyright: ignore
         time.sleep(0.05)
-    return not started_by(mark)
+    return not find(started)  # pyright: ignore

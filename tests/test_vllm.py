@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from generating import documents, gone, records, started_by
+from generating import documents, gone, group, records
 from lawkit.errors import GeneratorError
 from lawkit.generators import Answer, Failure, Filters, Fleet, Request, Server, generate
 from needs import need, need_vllm
@@ -46,13 +46,12 @@ def model(tmp_path_factory) -> Path:
 def server(model) -> Iterator[Server]:
     """One server for all: it takes half a minute to start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAWKIT_TEST", str(model))
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         made = Server(str(model), python=PYTHON, log=model.parent / "log", concurrency=16, **OPTIONS)
         assert list(made.answers([])) == []
         yield made
         made.close()
-    assert gone(model)
+    assert gone(made.pid)
 
 
 def request(text: str, seed: int = 0, max_tokens: int = 24, schema: dict | None = None) -> Request:
@@ -148,11 +147,11 @@ def test_a_model_that_is_not_served(server):
         fleet.close()
 
 
-def test_it_listens_on_this_machine_alone(server, model):
+def test_it_listens_on_this_machine_alone(server):
     """Every listening socket of every process of the server."""
     list(server.answers([request("hello")]))
     inodes = set()
-    for pid in started_by(model):
+    for pid in group(server.pid):
         for link in Path(f"/proc/{pid}/fd").iterdir():
             inodes.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
     listening = []
@@ -181,7 +180,7 @@ from lawkit.generators import Filters, InProcess, generate
 source, out, model, options = sys.argv[1:]
 made = InProcess(model, **json.loads(options))
 options = dict(generator=made, filters=Filters(min_tokens=0, over=1000, keep_cut_off=True), max_tokens=32,
-               tokenizer=f"{model}/tokenizer.json", shard=16)
+               tokenizer=f"{model}/tokenizer.json", shard=16, input_tokens=256)
 results = [generate(source, f"{out}/{i}", **options).to_dict() for i in range(2)]
 results.append(generate(source, f"{out}/whole", **{**options, "input_tokens": 9000}).to_dict())
 results.append(generate(source, f"{out}/books", **{**options, "style": "textbook", "shard": 1, "tokens": 1}).to_dict())
@@ -212,17 +211,17 @@ def test_in_process(model, tmp_path):
     assert gone(tmp_path)
 
 
-def test_a_real_server_that_is_killed_takes_its_engine_along(server, model, tmp_path):
+def test_a_real_server_that_is_killed_takes_its_engine_along(server, tmp_path):
     """Last, as it ends the server: vLLM's own engine would live on."""
     list(server.answers([request("hello")]))
-    children = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in started_by(model)}
-    assert any(b"EngineCore" in said for said in children.values())
-    launchers = sorted(pid for pid, said in children.items() if b"_launch.py" in said)
-    serving = [pid for pid in launchers if Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    os.kill(serving[-1], signal.SIGKILL)
+    children = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in group(server.pid)}
+    (engine,) = (pid for pid, said in children.items() if b"EngineCore" in said)
+    serving = int(Path(f"/proc/{engine}/stat").read_text().rsplit(") ", 1)[1].split()[1])
+    assert b"_launch.py" in children[serving]
+    os.kill(serving, signal.SIGKILL)
     source = documents(tmp_path / "documents.jsonl", 5)
     with pytest.raises(
         GeneratorError, match=r"the server ended \(the server ended with signal 9\).*run again"
     ):
         generate(source, tmp_path / "out", generator=server)
-    assert gone(model)
+    assert gone(server.pid)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lawkit.cli import _output
+from lawkit.cli._options import reading_options
 from lawkit.cli._types import SIZE
 
 if TYPE_CHECKING:
@@ -101,19 +102,7 @@ _EVERY_S = 60.0
 @click.option("--retry-failed", is_flag=True, help="Ask once more what failed before.")
 @click.option("--price-per-hour", type=float, metavar="MONEY", help="Of all servers together.")
 @click.option("--price-per-million", type=float, metavar="MONEY", help="Of tokens, prompts included.")
-@click.option(
-    "--text-column", default="text", show_default=True, metavar="NAME", help="In jsonl and parquet."
-)
-@click.option(
-    "--document-separator", metavar="TEXT", help=r"Between the documents of a text file, such as '\n\n'."
-)
-@click.option(
-    "--encoding-errors",
-    type=click.Choice(["strict", "replace"]),
-    default="strict",
-    show_default=True,
-    help="Refuse invalid UTF-8, or read it as U+FFFD.",
-)
+@reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     source: tuple[str, ...],
@@ -123,7 +112,6 @@ def command(
     min_tokens: int,
     over: float,
     keep_cut_off: bool,
-    document_separator: str | None,
     tokenizer: Path | None,
     **options: Any,
 ) -> None:
@@ -147,7 +135,6 @@ def command(
           --tokens 10M -o textbook
       lawkit generate docs.jsonl --generator replay --recorded qa --style qa -o again
     """
-    from lawkit.cli.corpus import _unescaped
     from lawkit.errors import GeneratorError
     from lawkit.generators import Filters, generate, read_generated
 
@@ -164,7 +151,6 @@ def command(
                 generator=generator,
                 tokenizer=tokenizer,
                 filters=Filters(min_tokens=min_tokens, over=over, keep_cut_off=keep_cut_off),
-                document_separator=None if document_separator is None else _unescaped(document_separator),
                 progress=tell,
                 **options,
             )

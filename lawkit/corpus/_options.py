@@ -126,7 +126,10 @@ def check_options(options: Options) -> None:
 
 
 def reading_options(
-    text_column: str = "text", document_separator: str | None = None, encoding_errors: str = "strict"
+    text_column: str = "text",
+    document_separator: str | None = None,
+    encoding_errors: str = "strict",
+    max_document_bytes: int = 64 << 20,
 ) -> Options:
     """The rules of reading alone, for documents of which no corpus is built.
 
@@ -139,7 +142,7 @@ def reading_options(
         text_column=text_column,
         document_separator=document_separator,
         encoding_errors=encoding_errors,
-        max_document_bytes=64 << 20,
+        max_document_bytes=max_document_bytes,
         vocab_size=4096,
         holdout=0.0,
         seed=0,
