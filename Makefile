@@ -30,7 +30,7 @@ VLLM_STAMP := $(VLLM_VENV)/.lawkit-$(SUM)
 export OMP_NUM_THREADS ?= 1
 
 # Tests of generators run the vLLM of this interpreter, where there is one.
-ifneq ($(wildcard $(VLLM_VENV)/bin/python),)
+ifneq ($(wildcard $(VLLM_STAMP)),)
 export LAWKIT_VLLM_PYTHON ?= $(abspath $(VLLM_VENV))/bin/python
 endif
 
