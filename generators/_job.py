@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import deque
@@ -15,10 +14,11 @@ from typing import Any
 
 from lawkit.errors import GeneratorError
 from lawkit.generators._answers import FOLDER
+from lawkit.generators._batches import Batch, batches
 from lawkit.generators._cut import Cutter
 from lawkit.generators._folder import alone, check_settings, read_shard, write_shard, writing
 from lawkit.generators._generator import Answer, Failure, Generator
-from lawkit.generators._shard import Document, Plan, Shard, documents_digest
+from lawkit.generators._shard import Plan, Shard, documents_digest
 from lawkit.generators._summary import Generated, read_generated
 from lawkit.generators.filters import Filters
 from lawkit.generators.styles import get_style
@@ -171,7 +171,7 @@ def generate(
             job.prices = price_per_hour, price_per_million
             job.sources = [str(file.path) for file in files]
             read = documents(files, rules)
-            job.run(_batches(read, cutter, shard), tokens, retry_failed)
+            job.run(batches(read, cutter, shard), tokens, retry_failed)
     found = read_generated(folder)
     if tokens is not None and found.tokens < tokens:
         warnings.append(
@@ -180,32 +180,6 @@ def generate(
         )
     found.new_tokens, found.warnings = job.told.new_tokens, [*warnings, *found.warnings]
     return found
-
-
-@dataclass
-class _Batch:
-    documents: list[Document]
-    repeated: int = 0
-
-
-def _batches(read: Iterator[Any], cutter: Cutter, size: int) -> Iterator[_Batch]:
-    """The documents in batches, each distinct one once."""
-    seen: set[int] = set()  # 8 bytes of each hash: the only memory that grows with the source
-    batch = _Batch([])
-    for document in read:
-        digest = hashlib.blake2b(document.raw, digest_size=16)
-        short = int.from_bytes(digest.digest()[:8], "little")
-        if short in seen:
-            batch.repeated += 1
-            continue
-        seen.add(short)
-        text, cut = cutter(document.text)
-        batch.documents.append(Document(digest.hexdigest(), text, cut))
-        if len(batch.documents) == size:
-            yield batch
-            batch = _Batch([])
-    if batch.documents:
-        yield batch
 
 
 class _Job:
@@ -227,10 +201,10 @@ class _Job:
         self._ended = time.monotonic()
         self._lock = threading.Lock()
 
-    def run(self, batches: Iterator[_Batch], tokens: float | None, retry: bool) -> None:
+    def run(self, source: Iterator[Batch], tokens: float | None, retry: bool) -> None:
         """Make what is missing, up to so many tokens."""
         at_once = max(1, self.generator.shards_at_once)
-        under_way: deque[tuple[Shard, _Batch, Future[None] | None]] = deque()
+        under_way: deque[tuple[Shard, Batch, Future[None] | None]] = deque()
         made = 0
 
         def finish() -> None:
@@ -248,7 +222,7 @@ class _Job:
 
         with ThreadPoolExecutor(at_once) as pool:
             try:
-                for index, batch in enumerate(batches):
+                for index, batch in enumerate(source):
                     while under_way and (len(under_way) >= at_once or enough()):
                         finish()
                     if enough():
@@ -271,7 +245,7 @@ class _Job:
                 self.generator.close()  # those that wait for answers in other threads would wait on
                 raise
 
-    def _known(self, index: int, batch: _Batch) -> dict[str, Any] | None:
+    def _known(self, index: int, batch: Batch) -> dict[str, Any] | None:
         """What is known of the shard, where it is finished.
 
         A last shard to whose documents others were added since is open again; its answers are kept.
@@ -304,7 +278,7 @@ class _Job:
                 self.told.failures += 1
             self._tell(self.told)
 
-    def _write(self, shard: Shard, batch: _Batch) -> None:
+    def _write(self, shard: Shard, batch: Batch) -> None:
         now = time.monotonic()
         seconds, self._ended = now - self._ended, now
         earlier = read_shard(self.folder, shard.index)

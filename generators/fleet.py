@@ -119,7 +119,8 @@ class Fleet:
                     raise result
                 yield result
         finally:
-            self._callers.discard(results)
+            with self._lock:
+                self._callers.discard(results)
 
     def about(self) -> dict[str, Any]:
         """Where the servers are."""
