@@ -159,6 +159,7 @@ class Fleet:
                 for task in tasks:
                     task.cancel()
                 loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+            loop.run_until_complete(asyncio.gather(*(server.close() for server in self._servers)))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
@@ -174,9 +175,6 @@ class Fleet:
             self._end(GeneratorError(str(errors.exceptions[0])))  # for the most part said already, by _stop
         except* Exception as errors:  # a bug: the callers must not wait for ever
             self._end(GeneratorError(f"the fleet broke ({errors.exceptions[0]!r})."))
-        finally:
-            for server in self._servers:
-                await server.close()
 
     def _stop(self, why: str) -> NoReturn:
         """Tell the callers at once, then leave: a task that is cancelled may take its time."""
