@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,15 @@ class Trace:
         return float(self.flops[first]) if first < len(self.flops) else float("inf")
 
 
+def settled(expected: Sequence[float] | np.ndarray, tolerance: float) -> bool:
+    """Whether a study need not go on: expected regret was below the tolerance in the last `TURNS` turns.
+
+    One turn is not enough. A fit to few runs is now and then sure of itself by chance; the next turn's runs are
+    chosen to find that out.
+    """
+    return len(expected) >= TURNS and max(expected[-TURNS:]) < tolerance
+
+
 def replay_study(
     recorded: Runs,
     *,
@@ -74,6 +83,7 @@ def replay_study(
     target: Mapping[str, float] | None = None,
     start: int | None = None,
     budget: float,
+    tolerance: float = 0.0,
     rationed: bool | None = None,
     seed: int = 0,
 ) -> Trace:
@@ -99,6 +109,8 @@ def replay_study(
         How many runs to begin with; by default `start_number`.
     budget
         Flops at which to end.
+    tolerance
+        Expected regret, as a fraction of the loss, at which to end, see `settled`; 0 for never.
     rationed
         By default all are but 'random' and 'grid', which know no cost.
     seed
@@ -158,7 +170,7 @@ def replay_study(
         loss = float(goals.first.at.losses(h[None])[0] @ goals.first.target)
         found.append((spent, len(have), float(regret), expected / loss))
         left = order[~np.isin(order, have)]
-        if spent >= budget or not len(left):
+        if spent >= budget or not len(left) or settled([row[3] for row in found], tolerance):
             break
         if not rationed:
             have = np.concatenate([have, left[: max(BATCH, len(have) // GROWTH)]])
