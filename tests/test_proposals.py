@@ -323,7 +323,7 @@ def recorded() -> Runs:
     rng = np.random.default_rng(2)
     h = np.repeat(rng.dirichlet(np.ones(3), 12), 3, axis=0)
     n_params = np.tile([2e7, 6e7, 2e8], 12)
-    losses = 1.5 + (n_params / 2e7) ** -0.2 * np.exp(-2 * h[:, :2]) + 0.6 * h[:, :2] ** 2
+    losses = 1.5 + (n_params[:, None] / 2e7) ** -0.2 * np.exp(-2 * h[:, :2]) + 0.6 * h[:, :2] ** 2
     return Runs(
         sources=NAMES,
         domains=NAMES[:2],
