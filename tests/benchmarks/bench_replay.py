@@ -2,12 +2,12 @@
 
 Each recorded run is a candidate at its own cost. A study fits, chooses a mixture among those recorded at the largest
 size, proposes, and stops by its own rule: expected regret below a fifth of the tolerance in two turns on end. Printed
-for each method: the flops from which on regret is at most .5% of the loss, up to where the study stops ("with the
-stop") and up to the whole budget, in units of the cheapest recorded run; the median and quartiles over seeds; and
-ratios of medians. 'random rationed' is chance under the same start and the same rations of flops as the criteria have,
+for each method: the flops from which on regret is at most .5% of the loss up to where the study stops (with --whole,
+up to the whole budget too, which takes several times as long), in units of the cheapest recorded run; the median and
+quartiles over seeds; and ratios of medians. 'random rationed' is chance under the same start and the same rations of flops as the criteria have,
 which tells what thrift alone is worth.
 
-    LAWKIT_DATASETS=... python tests/benchmarks/bench_replay.py TABLE [seeds] [budget] [domain]
+    LAWKIT_DATASETS=... python tests/benchmarks/bench_replay.py TABLE [seeds] [budget] [domain] [--whole]
 
 TABLE is slimpajama7, pile4, regmix or a runs table in lawkit's own format; the budget is in units of the cheapest run.
 """
@@ -88,10 +88,11 @@ def _regmix(root: Path) -> Runs:
 def main() -> None:
     """Print the figures."""
     warnings.simplefilter("ignore")
-    name = sys.argv[1]
-    seeds = int(sys.argv[2]) if len(sys.argv) > 2 else 20
-    most = float(sys.argv[3]) if len(sys.argv) > 3 else 150.0
-    domain = sys.argv[4] if len(sys.argv) > 4 else None
+    given = [a for a in sys.argv[1:] if a != "--whole"]
+    name, seeds, most, domain = (*given, *(None,) * 4)[:4]
+    seeds, most = int(seeds or 20), float(most or 150.0)
+    assert name is not None
+    stop = 0.0 if "--whole" in sys.argv else STOP
     runs = table(name)
     assert runs.n_params is not None
     assert runs.n_tokens is not None
@@ -104,31 +105,33 @@ def main() -> None:
     medians: dict[tuple[str, str], float] = {}
     for arm, method, rationed in ARMS:
         begun = time.process_time()
+        thrifty = rationed or method not in ("random", "grid")
+        budget = most * unit * (1.0 if thrifty else UNRATIONED)
         traces = [
             replay_study(
-                runs,
-                method=method,
-                rationed=rationed,
-                target=target,
-                seed=s,
-                budget=most * unit * (UNRATIONED if method in ("random", "grid") and not rationed else 1.0),
-            )  # fmt: skip
+                runs, method=method, rationed=rationed, target=target, budget=budget, tolerance=stop, seed=s
+            )
             for s in range(seeds)
         ]
         said = []
-        for what, those in (("stop", [t.stopped(STOP) for t in traces]), ("whole", traces)):
+        for what, those in views(traces, stop).items():
             low, mid, high, never = _quartiles(those, unit)
             medians[arm, what] = mid
-            said.append(f"{mid:.0f} ({low:.0f} to {high:.0f}), never {never}")
+            said.append(f"{what} {mid:.0f} ({low:.0f} to {high:.0f}), never {never} of {seeds}")
         ends = np.median([t.stopped(STOP).flops[-1] / unit for t in traces])
         print(
-            f"{arm:16s} with the stop {said[0]} of {seeds}, ends at {ends:.0f} | whole {said[1]} | "
-            f"{time.process_time() - begun:.0f} s of CPU",
+            f"{arm:16s} {' | '.join(said)} | stops at {ends:.0f} | {time.process_time() - begun:.0f} s of CPU",
             flush=True,
         )
-    for what in ("stop", "whole"):
+    for what in views([], stop):
         ratios = [f"{b} {medians['regret', what] / medians[b, what]:.2f}" for b, _, _ in ARMS[1:]]
         print(f"regret's median ({what}) over that of", ", ".join(ratios))
+
+
+def views(traces: list[Trace], stop: float) -> dict[str, list[Trace]]:
+    """Traces up to where the studies stop, and whole where they went on."""
+    ended = {"with the stop": [t.stopped(STOP) for t in traces]}
+    return ended if stop else {**ended, "whole": traces}
 
 
 def _quartiles(traces: list[Trace], unit: float) -> tuple[float, float, float, int]:
