@@ -69,7 +69,7 @@ def calibration(bases: int = 10, truths: int = 20) -> None:
     for base in range(bases):
         fit = fitted(first_runs(base, 24))
         choices = replace(first_runs(1000 + base, 40), losses=np.full((40, 2), np.nan))
-        found = lawkit.propose_runs(fit, **GOAL, budget=3e19, n=6, choices=choices, seed=base)
+        found = lawkit.propose_runs(fit, **GOAL, budget=3e19, n=6, choices=choices, tolerance=0.0, seed=base)
         assert found.expected_regret_now is not None
         assert found.runs[-1].regret_after is not None
         predicted.append(found.expected_regret_now - found.runs[-1].regret_after)

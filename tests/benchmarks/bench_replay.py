@@ -4,8 +4,8 @@ Each recorded run is a candidate at its own cost. A study fits, chooses a mixtur
 size, proposes, and stops by its own rule: expected regret below a fifth of the tolerance in two turns on end. Printed
 for each method: the flops from which on regret is at most .5% of the loss up to where the study stops (with --whole,
 up to the whole budget too, which takes several times as long), in units of the cheapest recorded run; the median and
-quartiles over seeds; and ratios of medians. 'random rationed' is chance under the same start and the same rations of flops as the criteria have,
-which tells what thrift alone is worth.
+quartiles over seeds; and ratios of medians. 'random rationed' is chance under the same start and the same rations of
+flops as the criteria have, which tells what thrift alone is worth.
 
     LAWKIT_DATASETS=... python tests/benchmarks/bench_replay.py TABLE [seeds] [budget] [domain] [--whole]
 
