@@ -200,8 +200,9 @@ def test_choices_are_all_there_is(fit: Fit, table: Runs) -> None:
 
 
 def test_generation_is_part_of_the_price(fit: Fit) -> None:
-    price = {"generation": {"math": 1e10}, "stock": {"math": 1e8}}
-    plain, dear = (lawkit.propose_runs(fit, **GOAL, budget=1e19, n=8, **extra) for extra in ({}, price))
+    price: dict[str, Any] = {"generation": {"math": 1e10}, "stock": {"math": 1e8}}
+    plain = lawkit.propose_runs(fit, **GOAL, budget=1e19, n=8)
+    dear = lawkit.propose_runs(fit, **GOAL, budget=1e19, n=8, **price)
     for run in dear.runs:
         missing = max(run.n_tokens * run.weights["math"] - 1e8, 0.0)
         assert run.flops == pytest.approx(6 * run.n_params * run.n_tokens + 1e10 * missing)
