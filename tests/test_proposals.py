@@ -167,15 +167,15 @@ def test_order_of_sources_and_domains_does_not_matter(table: Runs) -> None:
 
 
 def test_regret_among_a_list_is_what_draws_realise(fit: Fit, table: Runs) -> None:
-    at, target = Target(fit, *GOAL.values()), np.array([0.5, 0.5])
+    at, target = Target(fit, **GOAL), np.array([0.5, 0.5])
     choice = decision_among(at, target, table.weights, 0)
     losses = fit.losses(*GOAL.values(), table.weights) @ target
     assert (choice.h == table.weights[losses.argmin()]).all()
     # First order in the posterior, so a narrow one is what the law itself must agree with.
     narrow = replace(fit, estimate=replace(fit.estimate, covariance=fit.covariance / 25))
-    predicted = decision_among(Target(narrow, *GOAL.values()), target, table.weights, 0)
+    predicted = decision_among(Target(narrow, **GOAL), target, table.weights, 0)
     z = narrow.draw(4000, seed=3)
-    drawn = Target(narrow, *GOAL.values()).objectives(z, table.weights, target)
+    drawn = Target(narrow, **GOAL).objectives(z, table.weights, target)
     realised = (drawn[:, losses.argmin()] - drawn.min(1)).mean()
     assert Posterior.of(narrow).trace(predicted.factor) == pytest.approx(realised, rel=0.15)
 

@@ -141,8 +141,8 @@ def _goal(
         "max_epochs": max_epochs,
         "target": given.get("target"),
     }
-    at = Target(fit, *sizes.values(), unique_tokens(fit, available))
-    problem = problem_for(at, sizes["n_tokens"], *limits.values())
+    at = Target(fit, given["n_params"], given["n_tokens"], unique_tokens(fit, available))
+    problem = problem_for(at, given["n_tokens"], **limits)
     # Which domains count also matters to laws without a mixture to choose.
     target = (problem or MixtureProblem.build(("any",), fit.domains, target=limits["target"])).target
     h = choice = None

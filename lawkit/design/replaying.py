@@ -139,14 +139,14 @@ def replay_study(
     if not rationed and not blind:
         raise LawkitError(f"method {method!r} weighs what a run costs: it is always rationed")
     table = recorded.with_domains(list(target or recorded.domains))
-    table = table.select(np.isfinite(table.losses).all(1))
+    table = table.select(np.flatnonzero(np.isfinite(table.losses).all(1)))
     assert table.n_params is not None
     assert table.n_tokens is not None
     cost = training_flops(table.n_params, table.n_tokens) if table.flops is None else table.flops
     goal = {"n_params": float(table.n_params.max())}
     largest = table.n_params >= (1 - SAME) * goal["n_params"]
     goal["n_tokens"] = float(table.n_tokens[largest].max())
-    choices = table.select(largest & (table.n_tokens >= (1 - SAME) * goal["n_tokens"]))
+    choices = table.select(np.flatnonzero(largest & (table.n_tokens >= (1 - SAME) * goal["n_tokens"])))
     if len(choices) < 2:
         raise LawkitError("a replay needs two recorded mixtures at the largest size")
     v = np.array([(target or {}).get(d, 1.0) for d in table.domains])
