@@ -169,7 +169,7 @@ def test_order_of_sources_and_domains_does_not_matter(table: Runs) -> None:
 def test_regret_among_a_list_is_what_draws_realise(fit: Fit, table: Runs) -> None:
     at, target = Target(fit, **GOAL), np.array([0.5, 0.5])
     choice = decision_among(at, target, table.weights, 0)
-    losses = fit.losses(*GOAL.values(), table.weights) @ target
+    losses = fit.losses(GOAL["n_params"], GOAL["n_tokens"], table.weights) @ target
     assert (choice.h == table.weights[losses.argmin()]).all()
     # First order in the posterior, so a narrow one is what the law itself must agree with.
     narrow = replace(fit, estimate=replace(fit.estimate, covariance=fit.covariance / 25))

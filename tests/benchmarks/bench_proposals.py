@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from lawkit.fitting.estimate import estimate
 from lawkit.mixture.target import Target
 from lawkit.runs import Runs
 
-GOAL = {"n_params": 1e9, "n_tokens": 3e10}
+GOAL: dict[str, Any] = {"n_params": 1e9, "n_tokens": 3e10}
 SOURCES = ("web", "code", "math", "books")
 NOISE = 4e-3
 COLUMNS = ("n_params", "n_tokens", "weights", "losses")
@@ -81,9 +82,9 @@ def _calibrated(noise: float, bases: int = 10, truths: int = 20) -> None:
         expected.append(found.expected_regret_now)
         predicted.append(found.expected_regret_now - found.runs[-1].regret_after)
         new = found.to_runs()
-        at, mean = Target(fit, *GOAL.values()), np.full(2, 0.5)
+        at, mean = Target(fit, **GOAL), np.full(2, 0.5)
         h = choices.weights
-        now = int((fit.losses(*GOAL.values(), h) @ mean).argmin())
+        now = int((fit.losses(GOAL["n_params"], GOAL["n_tokens"], h) @ mean).argmin())
         rng = np.random.default_rng(base)
         for z in fit.draw(truths, seed=base):
             truth = at.with_parameters(z)
@@ -94,11 +95,14 @@ def _calibrated(noise: float, bases: int = 10, truths: int = 20) -> None:
             fresh = replace(
                 new, domains=fit.runs.domains, losses=clean * np.exp(shock), seed=None, flops=None
             )
+            joint: dict[str, Any] = {
+                c: np.concatenate([getattr(fit.runs, c), getattr(fresh, c)]) for c in COLUMNS
+            }
             joined = Runs(
                 sources=SOURCES, domains=fresh.domains,
-                **{c: np.concatenate([getattr(fit.runs, c), getattr(fresh, c)]) for c in COLUMNS},
+                **joint,
             )  # fmt: skip
-            then = int((fitted(joined, fit.z).losses(*GOAL.values(), h) @ mean).argmin())
+            then = int((fitted(joined, fit.z).losses(GOAL["n_params"], GOAL["n_tokens"], h) @ mean).argmin())
             before.append(real[now] - real.min())
             after.append(real[then] - real.min())
     saved = np.array(before) - np.array(after)
@@ -123,9 +127,7 @@ def efficiency(count: int = 50) -> None:
             n_params=n_params, n_tokens=n_tokens, weights=rng.dirichlet(np.full(4, 0.7), n),
             flops=6 * n_params * n_tokens, once=bool(seed % 2),
         )  # fmt: skip
-        choice = decision_among(
-            Target(fit, *GOAL.values()), np.full(2, 0.5), rng.dirichlet(np.ones(4), 64), seed
-        )
+        choice = decision_among(Target(fit, **GOAL), np.full(2, 0.5), rng.dirichlet(np.ones(4), 64), seed)
         posterior, slopes = Posterior.of(fit), Slopes(fit, pool)
         limits = Limits(budget=float(10 ** rng.uniform(18.3, 19.7)), number=int(rng.integers(4, 20)))
         batch = greedy(pool, slopes, posterior, choice.factor, limits)
