@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import lawkit
-from lawkit.design.batch import Limits, Valuation, greedy, random, replay
+from lawkit.design._criteria import criterion
+from lawkit.design.batch import Limits, Valuation, greedy, replay
 from lawkit.design.candidates import Candidates, corners, from_table, generate, ladder, space_filling
 from lawkit.design.relaxation import least
 from lawkit.design.value import (
@@ -274,12 +275,18 @@ def test_batches_keep_to_their_limits(fit: Fit) -> None:
     for once in (True, False):
         for budget, number in ((1e19, 4), (4e18, 30), (1e30, 60)):
             pool, slopes, posterior, factor, limits = instance(fit, once, budget, number)
-            for batch in (greedy(pool, slopes, posterior, factor, limits), random(pool, limits, 1)):
+            blind = [
+                criterion(name).batch(pool, slopes, posterior, None, limits, 1) for name in ("random", "grid")
+            ]
+            for batch in (*blind, greedy(pool, slopes, posterior, factor, limits)):
                 assert 0 < len(batch.picks) <= number
                 assert pool.flops[batch.picks].sum() <= budget * (1 + 1e-9)
                 assert not once or len(set(batch.picks)) == len(batch.picks)
     assert batch.stopped == "number"
-    assert random(replace(pool, once=True), limits, 1).stopped == "candidates"
+    pool = replace(pool, once=True)
+    for name in ("random", "grid"):
+        batch = criterion(name).batch(pool, slopes, posterior, None, limits, 1)
+        assert batch.stopped == "candidates"
 
 
 def test_a_tolerance_ends_the_batch(fit: Fit) -> None:
@@ -393,7 +400,7 @@ def test_proposals_repeat_to_the_bit_and_the_seed_matters(fit: Fit) -> None:
     assert first["runs"] != other["runs"]
 
 
-@pytest.mark.parametrize("method", ["variance", "d-optimal", "mspe", "random"])
+@pytest.mark.parametrize("method", ["variance", "d-optimal", "a-optimal", "mspe", "random", "grid"])
 def test_other_methods_share_the_interface(fit: Fit, chosen, method: str) -> None:
     found = lawkit.propose_runs(fit, **GOAL, budget=1e19, n=6, method=method)
     assert found.method == method
@@ -402,7 +409,7 @@ def test_other_methods_share_the_interface(fit: Fit, chosen, method: str) -> Non
     last, best = found.runs[-1].regret_after, chosen.runs[-1].regret_after
     assert last is not None
     assert last >= 0.95 * best
-    assert (found.criterion_now is None) == (method in ("random", "d-optimal"))
+    assert (found.criterion_now is None) == (method in ("random", "grid", "d-optimal"))
     if found.criterion_now is not None:
         assert known(found.runs[-1].criterion_after) < known(found.criterion_now)
 
@@ -581,7 +588,7 @@ def test_laws_without_a_mixture_are_told_apart() -> None:
         lawkit.propose_runs(f, **goal)
     with pytest.raises(OptimizeError, match="does not depend on any"):
         lawkit.propose_runs(f, **goal, method="variance", bounds={"web": (0, 1)})
-    for method in ("variance", "mspe", "d-optimal", "random"):
+    for method in ("variance", "mspe", "d-optimal", "a-optimal", "random", "grid"):
         found = lawkit.propose_runs(f, **goal, n=5, method=method)
         assert found.expected_regret_now is None
         assert found.mixture is None

@@ -131,6 +131,20 @@ def parse_importance(text: str) -> tuple[str, float]:
     return name, weight
 
 
+def parse_target(text: str) -> dict[str, float]:
+    """Read ``70B,2T`` or ``70B,2T,.5`` as n_params, n_tokens and share of a target.
+
+    Raises
+    ------
+    ValueError
+        When there are not two or three numbers.
+    """
+    parts = text.split(",")
+    if len(parts) not in (2, 3):
+        raise ValueError(f"{text.strip()!r} is no target: write N,D or N,D,SHARE, such as 70B,2T,.5")
+    return dict(zip(("n_params", "n_tokens", "share"), map(parse_size, parts), strict=False))
+
+
 def parse_holdout(text: str) -> str | float | None:
     """Read ``scale``, ``none`` or a fraction strictly between 0 and 1.
 
@@ -231,5 +245,6 @@ MIXTURE = _Parsed("mixture", parse_mixture)
 BOUND = _Parsed("bound", parse_bound)
 AMOUNT = _Parsed("source=tokens", parse_amount)
 IMPORTANCE = _Parsed("domain=weight", parse_importance)
+TARGET = _Parsed("N,D[,SHARE]", parse_target)
 HOLDOUT = _Parsed("hold-out", parse_holdout)
 ESCAPED = _Parsed("text", parse_escaped)

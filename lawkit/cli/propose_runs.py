@@ -36,10 +36,52 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--method",
-    type=click.Choice(["regret", "variance", "d-optimal", "mspe", "random"]),
+    type=click.Choice(["regret", "variance", "d-optimal", "a-optimal", "mspe", "random", "grid"]),
     default="regret",
     show_default=True,
-    help="What a run is valued by.",
+    help="What a run is valued by; random and grid value nothing (docs/proposals.md).",
+)
+@click.option(
+    "--choices",
+    type=click.Path(path_type=Path),
+    metavar="RUNS",
+    help="The mixtures of this table are all there is to choose from at the target.",
+)
+@click.option(
+    "--also",
+    type=_types.TARGET,
+    multiple=True,
+    metavar="N,D[,SHARE]",
+    help="Another target that the runs are to serve, and what it counts beside the first (1); may be repeated.",
+)
+@click.option(
+    "--generation",
+    type=_types.AMOUNT,
+    multiple=True,
+    metavar="hq=2e10",
+    help="Flops per token of a source that has to be generated; a run pays for it. May be repeated.",
+)
+@click.option(
+    "--stock",
+    type=_types.AMOUNT,
+    multiple=True,
+    metavar="hq=2e9",
+    help="Tokens of such a source that exist already; may be repeated.",
+)
+@click.option(
+    "--points",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Average over the fit and this many less 1 draws of its posterior.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=1e-6,
+    show_default=True,
+    help="Stop when this much is left of what is minimised: nats of expected regret, nats squared of variance "
+    "and mspe.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the generated candidates."
@@ -57,6 +99,12 @@ def command(
     count: int | None,
     candidates: Path | None,
     method: str,
+    choices: Path | None,
+    also: tuple[dict[str, float], ...],
+    generation: tuple[tuple[str, float], ...],
+    stock: tuple[tuple[str, float], ...],
+    points: int,
+    tolerance: float,
     seed: int,
     out: Path | None,
     as_json: bool,
@@ -72,6 +120,8 @@ def command(
     Examples:
       lawkit propose-runs fit --n-params 7B --n-tokens 1T --budget 1e20
       lawkit propose-runs fit --n-params 7B --n-tokens 1T --budget 1e20 -n 8 -o next.csv
+      lawkit propose-runs fit --n-params 7B --n-tokens 1T --also 70B,2T,.5 --budget 1e20
+      lawkit propose-runs fit --n-params 7B --n-tokens 1T --budget 1e20 --generation hq=2e10
     """
     arguments = target_arguments(**target)
     import lawkit
@@ -81,11 +131,16 @@ def command(
     if out is not None:
         check_output(out, measured=True)
     fitted = lawkit.load_fit(fit)
-    table = None if candidates is None else read_runs(candidates, require_losses=False)
+    table, among = (
+        None if path is None else read_runs(path, require_losses=False) for path in (candidates, choices)
+    )
     with _output.working("choosing runs", quiet=as_json):
         proposal = lawkit.propose_runs(
-            fitted, budget=budget, n=count, candidates=table, method=method, seed=seed, **arguments
-        )
+            fitted, budget=budget, n=count, candidates=table, method=method, seed=seed, choices=among,
+            also=also, generation=_types.merge_unique(generation, "--generation") or None,
+            stock=_types.merge_unique(stock, "--stock") or None, points=points, tolerance=tolerance,
+            **arguments,
+        )  # fmt: skip
     if out is not None and proposal.runs:
         proposal.write(out)
     _output.show_warnings(proposal.warnings)

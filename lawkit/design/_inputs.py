@@ -5,39 +5,65 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lawkit.design.candidates import SAME, Candidates, from_table, generate, training_flops
+from lawkit.design._criteria import METHODS
+from lawkit.design.candidates import SAME, Candidates, Generation, from_table, generate, training_flops
 from lawkit.design.value import usable
 from lawkit.errors import OptimizeError
 from lawkit.mixture import MixtureProblem
 from lawkit.mixture._warnings import scale_warnings
+from lawkit.mixture.limits import generation_cost
 from lawkit.mixture.target import Target, check_size
 from lawkit.runs import Runs
 
 if TYPE_CHECKING:
     from lawkit.fitting import Fit
 
-Method = Literal["regret", "variance", "d-optimal", "mspe", "random"]
-METHODS: tuple[str, ...] = get_args(Method)
-
 
 def check(
-    n_params: float, n_tokens: float, budget: float, n: int | None, method: str, tolerance: float
+    n_params: float,
+    n_tokens: float,
+    budget: float,
+    n: int | None,
+    method: str,
+    tolerance: float,
+    points: int = 1,
 ) -> None:
     """Refuses arguments that make no sense."""
     for name, value in (("n_params", n_params), ("n_tokens", n_tokens), ("budget", budget)):
         check_size(name, value)
     if n is not None and (isinstance(n, bool) or n != int(n) or n < 1):
         raise OptimizeError(f"n, the number of runs, must be a whole number of at least 1, got {n!r}")
+    if isinstance(points, bool) or points != int(points) or points < 1:
+        raise OptimizeError(f"points must be a whole number of at least 1, got {points!r}")
     if not tolerance >= 0:
         raise OptimizeError(f"tolerance must be 0 or more, got {tolerance!r}")
     if method not in METHODS:
         close = difflib.get_close_matches(str(method), METHODS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise OptimizeError(f"unknown method {method!r}; {hint}choose one of {', '.join(METHODS)}")
+
+
+def generation_of(
+    fit: Fit, generation: Mapping[str, float] | None, stock: Mapping[str, float] | None
+) -> Generation | None:
+    """What tokens cost that have to be generated first; None for nothing."""
+    if not generation:
+        if stock:
+            raise OptimizeError("stock says how many generated tokens exist: say what they cost (generation)")
+        return None
+    cost = generation_cost(generation, fit.sources)
+    there = np.zeros(len(fit.sources))
+    for name, value in (stock or {}).items():
+        if name not in fit.sources:
+            raise OptimizeError(f"stock: unknown source {name!r}; the fit has {', '.join(fit.sources)}")
+        there[fit.sources.index(name)] = value
+    if not (there >= 0).all():
+        raise OptimizeError("stock: tokens must be 0 or more")
+    return Generation(cost=cost, stock=there)
 
 
 def problem_for(
@@ -78,19 +104,22 @@ def problem_for(
 
 def pool_for(
     fit: Fit, problem: MixtureProblem | None, table: Runs | None, near: np.ndarray,
-    n_params: float, n_tokens: float, budget: float, seed: int,
+    n_params: float, n_tokens: float, budget: float, seed: int, generation: Generation | None = None,
 ) -> tuple[Candidates, list[str]]:  # fmt: skip
     """The candidates that the law can value, and warnings."""
     warnings = []
     if table is None:
         pool = generate(
-            fit, problem, n_params=n_params, n_tokens=n_tokens, budget=budget, near=near, seed=seed
-        )
+            fit, problem, n_params=n_params, n_tokens=n_tokens, budget=budget, near=near, seed=seed,
+            generation=generation,
+        )  # fmt: skip
         for column in ("n_params", "n_tokens"):
             if getattr(fit.runs, column) is None:
                 warnings.append(f"the runs have no column {column}: new runs are priced at the target's")
     else:
-        pool = from_table(fit, table, n_params=n_params, n_tokens=n_tokens, budget=budget)
+        pool = from_table(
+            fit, table, n_params=n_params, n_tokens=n_tokens, budget=budget, generation=generation
+        )
         if len(pool) < len(table):
             warnings.append(
                 f"{len(table) - len(pool)} of {len(table)} candidates cost more than the budget: left out"

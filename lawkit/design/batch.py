@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Literal
@@ -260,9 +261,8 @@ def _greedy(
         open_[pick] = not candidates.once
 
 
-def random(candidates: Candidates, limits: Limits, seed: int) -> Batch:
-    """Runs drawn evenly from those that the rest of the budget pays for."""
-    rng = np.random.default_rng(seed)
+def in_order(candidates: Candidates, limits: Limits, following: Callable[[np.ndarray], int]) -> Batch:
+    """Runs taken one by one, no criterion looked at; `following` names the next of a mask (n,) of those that fit."""
     left, open_, picks = limits.budget, np.ones(len(candidates), bool), []
     stopped: Stop = "number"
     while len(picks) < limits.number:
@@ -270,7 +270,7 @@ def random(candidates: Candidates, limits: Limits, seed: int) -> Batch:
         if not within.any():
             stopped = "budget" if open_.any() else "candidates"
             break
-        pick = int(rng.choice(np.flatnonzero(within)))
+        pick = following(within)
         left -= candidates.flops[pick]
         picks.append(pick)
         open_[pick] = not candidates.once

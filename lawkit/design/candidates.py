@@ -70,6 +70,27 @@ class Candidates:
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Generation:
+    """What tokens cost that have to be generated first.
+
+    Attributes
+    ----------
+    cost
+        (K,) flops per token of each source.
+    stock
+        (K,) tokens of it that exist already, infinity for text that need not be generated.
+    """
+
+    cost: np.ndarray
+    stock: np.ndarray
+
+    def flops(self, n_tokens: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(n,) flops for the tokens that runs of `n_tokens` (n,) and `weights` (n, K) need beyond the stock."""
+        missing = np.maximum(n_tokens[:, None] * weights - self.stock, 0.0)
+        return np.where(self.cost > 0, missing * self.cost, 0.0).sum(1)
+
+
 def training_flops(n_params: np.ndarray | float, n_tokens: np.ndarray | float) -> np.ndarray:
     """Cost of training, 6 N D."""
     return 6.0 * np.asarray(n_params, float) * np.asarray(n_tokens, float)
@@ -84,6 +105,7 @@ def generate(
     budget: float,
     near: np.ndarray,
     seed: int,
+    generation: Generation | None = None,
 ) -> Candidates:
     """Every scale of `ladder` that the budget pays for with every mixture of `mixtures`.
 
@@ -95,6 +117,8 @@ def generate(
         The target: no candidate is larger.
     near
         (m, K) mixtures to include: the optimum and where else it may be.
+    generation
+        What a run pays beside training, each as if it were alone.
 
     Raises
     ------
@@ -116,13 +140,21 @@ def generate(
     else:
         h = mixtures(problem, fit.runs, near, int(np.clip(MOST // len(sizes), 128, 4096)), seed)
     at, of = (i.ravel() for i in np.meshgrid(np.arange(len(sizes)), np.arange(len(h)), indexing="ij"))
-    return Candidates(
+    found = Candidates(
         n_params=sizes[at, 0],
         n_tokens=sizes[at, 1],
         weights=h[of],
         flops=cost[at],
         unique=None if unique is None else unique[keep][at],
     )
+    if generation is None:
+        return found
+    found = replace(found, flops=found.flops + generation.flops(found.n_tokens, found.weights))
+    if found.flops.min() > budget:
+        i = int(found.flops.argmin())
+        what = f"{found.n_params[i]:.4g} parameters on {found.n_tokens[i]:.4g} tokens, generation included"
+        raise too_small(budget, found.flops[i], what)
+    return found.select(found.flops <= budget)
 
 
 def too_small(budget: float, cost: float, what: str) -> OptimizeError:
@@ -232,8 +264,32 @@ def _pulled(problem: MixtureProblem, h: np.ndarray) -> np.ndarray:
     return middle + np.minimum(room.min(1, keepdims=True), 1.0) * step
 
 
-def from_table(fit: Fit, table: Runs, *, n_params: float, n_tokens: float, budget: float) -> Candidates:
+def spread(points: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """(count,) rows of `points` (n, K) that lie far apart: each the farthest from those before it.
+
+    The first is drawn with the seed.
+    """
+    picks = [int(np.random.default_rng(seed).integers(len(points)))]
+    nearest = np.full(len(points), np.inf)
+    while len(picks) < min(count, len(points)):
+        nearest = np.minimum(nearest, np.abs(points - points[picks[-1]]).sum(1))
+        nearest[picks] = -1.0
+        picks.append(int(nearest.argmax()))
+    return np.array(picks)
+
+
+def from_table(
+    fit: Fit,
+    table: Runs,
+    *,
+    n_params: float,
+    n_tokens: float,
+    budget: float,
+    generation: Generation | None = None,
+) -> Candidates:
     """The rows of a table as candidates; they need not keep to the bounds of the target's mixture.
+
+    Where the table says what a run costs, that is all it costs.
 
     Raises
     ------
@@ -266,6 +322,8 @@ def from_table(fit: Fit, table: Runs, *, n_params: float, n_tokens: float, budge
     if "unique" in fit.law.columns and table.unique is None:
         raise OptimizeError(f"{where} has no unique_<source> columns, which law {fit.law.name!r} needs")
     cost = training_flops(*sizes)
+    if generation is not None:
+        cost = cost + generation.flops(sizes[1], table.weights[:, order])
     if table.flops is not None:
         cost = np.where(np.isfinite(table.flops) & (table.flops > 0), table.flops, cost)
     found = Candidates(

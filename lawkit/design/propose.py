@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lawkit.design._inputs import METHODS, check, pool_for, problem_for, warnings_for
-from lawkit.design.batch import Batch, Limits, greedy, random, replay
-from lawkit.design.candidates import SAME, Candidates, space_filling
+from lawkit.design._criteria import METHODS, criterion
+from lawkit.design._goals import Goals
+from lawkit.design._inputs import check, generation_of, pool_for, warnings_for
+from lawkit.design.batch import Batch, Limits, replay
+from lawkit.design.candidates import SAME, Candidates
 from lawkit.design.proposal import Proposal, ProposedRun
 from lawkit.design.relaxation import least
-from lawkit.design.value import Decision, Posterior, Slopes, decision, prediction_factor
-from lawkit.errors import OptimizeError
-from lawkit.mixture import MixtureProblem, optimize_mixture
-from lawkit.mixture.problem import RESOLUTION
-from lawkit.mixture.target import Target, unique_tokens
+from lawkit.design.value import Posterior, Slopes
 from lawkit.runs import Runs
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ __all__ = ["METHODS", "propose_runs"]
 
 #: Runs at most where the caller names no number.
 MOST_RUNS = 32
-#: Mixtures over which 'mspe' averages.
-REGION = 128
 
 
 def propose_runs(
@@ -44,6 +40,11 @@ def propose_runs(
     available: Mapping[str, float] | None = None,
     max_epochs: float | Mapping[str, float] = 4.0,
     target: Mapping[str, float] | None = None,
+    choices: Runs | None = None,
+    also: Sequence[Mapping[str, Any]] = (),
+    generation: Mapping[str, float] | None = None,
+    stock: Mapping[str, float] | None = None,
+    points: int = 1,
     tolerance: float = 1e-6,
     seed: int = 0,
 ) -> Proposal:
@@ -68,9 +69,24 @@ def propose_runs(
         'regret': the loss given away by choosing the mixture on what is known. 'variance': the posterior
         variance of the target loss at the optimum and where else it may be. 'mspe': the posterior variance of
         every domain's loss at the target scale, over all mixtures. 'd-optimal': the volume of the posterior.
-        'random'.
+        'a-optimal': the mean variance of the parameters, each over what it is now. 'random' and 'grid' look
+        at no criterion.
     bounds, available, max_epochs, target
         As for `lawkit.optimize_mixture`: the mixture to be chosen obeys them.
+    choices
+        A table whose mixtures are all there is to choose from, instead of every mixture within the bounds;
+        those outside the bounds are left out.
+    also
+        More targets that the same runs are to serve: mappings with n_params and n_tokens, and optionally
+        target, bounds and share, which is what the target's regret counts beside that of the first (1).
+    generation
+        Flops per token of sources that have to be generated; a run pays for those beyond the `stock`, each run
+        as if it were alone.
+    stock
+        Tokens of such sources that exist; none if not named.
+    points
+        Fitted vectors at which the law is linearised: the mode, and draws of the posterior beside it, over
+        which criteria are averaged.
     tolerance
         Nats (nats squared for 'variance' and 'mspe') of the criterion at which no further run is worth it.
     seed
@@ -100,55 +116,32 @@ def propose_runs(
     [True, True]
     >>> found.write("next.csv")  # doctest: +SKIP
     """
-    check(n_params, n_tokens, budget, n, method, tolerance)
-    at = Target(fit, n_params, n_tokens, unique_tokens(fit, available))
-    problem = problem_for(at, n_tokens, bounds, available, max_epochs, target)
-    free = problem is not None and (problem.upper - problem.lower > RESOLUTION).sum() > 1
-    if method == "regret" and not free:
-        why = "the bounds leave one mixture only"
-        if problem is None:
-            why = (
-                f"law {fit.law.name} does not depend on weights"
-                if fit.sources
-                else "the runs have no sources"
-            )
-        raise OptimizeError(
-            f"there is no mixture to choose ({why}), so no regret: use method 'variance' to predict the loss "
-            "better"
-        )
-    # Which domains count also matters to laws without a mixture to choose.
-    goal = (problem or MixtureProblem.build(("any",), fit.domains, target=target)).target
-    choice = None
-    h = None
-    if problem is not None:
-        best = optimize_mixture(
-            fit, n_params=n_params, n_tokens=n_tokens, seed=seed,
-            bounds=bounds, available=available, max_epochs=max_epochs, target=target, draws=0,
-        )  # fmt: skip
-        h = np.array([best.weights[s] for s in fit.sources])
-        choice = decision(at, problem, h, seed) if free else None
-    near = (
-        np.zeros((0, len(fit.sources)))
-        if h is None
-        else h[None]
-        if choice is None
-        else np.vstack([h, choice.plausible[::4]])
+    check(n_params, n_tokens, budget, n, method, tolerance, points)
+    rule = criterion(method)
+    goals = Goals.build(
+        fit, {"n_params": n_params, "n_tokens": n_tokens, "bounds": bounds, "target": target},
+        also, available, max_epochs, choices, points, seed,
+    )  # fmt: skip
+    goal = goals.first
+    choice = goal.choice
+    if rule.needs_choice:
+        rule.factor(goal)  # refuses where there is no choice, before the work
+    costs = generation_of(fit, generation, stock)
+    pool, warnings = pool_for(
+        fit, goal.problem, candidates, goals.near, n_params, n_tokens, budget, seed, costs
     )
-    pool, warnings = pool_for(fit, problem, candidates, near, n_params, n_tokens, budget, seed)
-    judge = _criterion(
-        "regret" if choice else "mspe" if method == "mspe" else "variance", at, goal, problem, h, choice, seed
-    )
-    factor = judge if method == "regret" else None  # 'd-optimal' has no factor, 'random' no criterion
-    if method in ("variance", "mspe"):
-        factor = _criterion(method, at, goal, problem, h, choice, seed)
+    slopes = goals.slopes(pool)
+    judge = goals.factor(criterion("regret" if choice else "mspe" if method == "mspe" else "variance"))
+    assert judge is not None
+    factor = judge if method == "regret" else goals.factor(rule)
     limits = Limits(budget=budget, number=MOST_RUNS if n is None else n, tolerance=tolerance)
-    posterior, slopes = Posterior.of(fit), Slopes(fit, pool)
-    batch = (
-        random(pool, limits, seed) if method == "random" else greedy(pool, slopes, posterior, factor, limits)
-    )
+    posterior = Posterior.of(fit, len(goals.points))
+    batch = rule.batch(pool, slopes, posterior, factor, limits, seed)
     judged = replay(batch.picks, slopes, posterior, judge)
     own = replay(batch.picks, slopes, posterior, factor) if factor is not None else None
+    warnings += goals.warnings
     warnings += warnings_for(fit, n_params, n_tokens, budget, judged[0] if choice else None, method)
+    h = goal.h
     return Proposal(
         runs=_runs(fit, pool, batch, judged if choice else None, own),
         expected_regret_now=judged[0] if choice else None,
@@ -157,35 +150,12 @@ def propose_runs(
         method=method,
         budget=float(budget),
         spent=float(pool.flops[batch.picks].sum()),
-        stopped=_reason(batch, limits, n, method),
+        stopped=_reason(batch, limits, n, method, judged[-1] if choice else None),
         mixture=None if h is None else dict(zip(fit.sources, h.tolist(), strict=True)),
         n_candidates=len(pool),
         sources=fit.sources,
         warnings=tuple(dict.fromkeys(warnings)),
     )
-
-
-def _criterion(
-    method: str,
-    at: Target,
-    goal: np.ndarray,
-    problem: MixtureProblem | None,
-    h: np.ndarray | None,
-    choice: Decision | None,
-    seed: int,
-) -> np.ndarray:
-    """The factor of what is judged by: 'regret' where there is a choice, 'variance' or 'mspe'."""
-    if method == "regret" and choice is not None:
-        return choice.factor
-    if problem is None:
-        K = len(at.fit.sources)
-        where = np.full((1, K), 1 / max(K, 1))
-    elif method == "mspe":
-        where = space_filling(problem, REGION, seed)
-    else:
-        assert h is not None
-        where = h[None] if choice is None else np.vstack([h, choice.plausible])
-    return prediction_factor(at, where, None if method == "mspe" else goal)
 
 
 def _efficiency(
@@ -203,7 +173,8 @@ def _efficiency(
     return float(np.clip((judged[0] - judged[-1]) / max(judged[0] - bound, 1e-300), 0.0, 1.0))
 
 
-def _reason(batch: Batch, limits: Limits, n: int | None, method: str) -> str:
+def _reason(batch: Batch, limits: Limits, n: int | None, method: str, regret: float | None) -> str:
+    left = "" if regret is None else f"; expected regret then {regret:.3g} nats"
     return {
         "budget": "budget: no candidate fits in what is left",
         "number": f"n: {limits.number} runs"
@@ -211,7 +182,7 @@ def _reason(batch: Batch, limits: Limits, n: int | None, method: str) -> str:
         else f"n: {limits.number} runs, the most without n",
         "tolerance": f"{method} below tolerance: {limits.tolerance:g}",
         "candidates": "candidates: all that fit were chosen",
-    }[batch.stopped]
+    }[batch.stopped] + left
 
 
 def _runs(

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Draws of the gradient that decide which limits bind.
 DRAWS = 64
+#: Draws of the losses of a list of mixtures.
+LIST_DRAWS = 1024
 #: Step of the central differences in the fitted vector (log, logit or natural scale).
 STEP = 1e-5
 #: Eigenvalues of the Hessian, scaled to a unit diagonal, count as at least this.
@@ -59,9 +61,13 @@ class Posterior:
     noise: np.ndarray
 
     @classmethod
-    def of(cls, fit: Fit) -> Posterior:
-        """The posterior of a fit: a domain is a group, except that a coupled law has one for all."""
-        return cls(fit.covariance, fit.noise[None, :] if fit.law.coupled else fit.noise[:, None])
+    def of(cls, fit: Fit, points: int = 1) -> Posterior:
+        """The posterior of a fit: a domain is a group, except that a coupled law has one for all.
+
+        With several points of linearisation, each has its own groups.
+        """
+        noise = fit.noise[None, :] if fit.law.coupled else fit.noise[:, None]
+        return cls(np.tile(fit.covariance, (points, 1, 1)), np.tile(noise, (points, 1)))
 
     def observed(self, slopes: np.ndarray) -> Posterior:
         """After one more run with derivatives `slopes` (G, m, P) of its log losses."""
@@ -86,10 +92,16 @@ def _diagonal(values: np.ndarray) -> np.ndarray:
     return values[..., None] * np.eye(values.shape[-1])
 
 
-def log_slopes(fit: Fit, c: Candidates) -> tuple[np.ndarray, np.ndarray]:
-    """Losses (G, n, m) and derivatives (G, n, m, P) of their logarithms by the fitted vector."""
+def log_slopes(fit: Fit, c: Candidates, points: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Losses (G, n, m) and derivatives (G, n, m, P) of their logarithms by the fitted vector.
+
+    At `points` (S, G, P) instead of the fit's own: (S x G, ..).
+    """
     e = fit.estimate
-    value, slope = e.law.function.jacobian(e.z, e.inputs(c.weights, c.n_params, c.n_tokens, c.unique))
+    z, x = e.z, e.inputs(c.weights, c.n_params, c.n_tokens, c.unique)
+    if points is not None:
+        z, x = points.reshape(-1, z.shape[1]), x.take(np.tile(np.arange(len(z)), len(points)))
+    value, slope = e.law.function.jacobian(z, x)
     with np.errstate(all="ignore"):
         return value, slope / value[..., None]
 
@@ -104,15 +116,21 @@ class Slopes:
     """Derivatives of all candidates' log losses, block by block; kept where they fit in memory.
 
     Each is times the square root of the run's weight, so that the noise of all is that of a run of weight 1.
+
+    Parameters
+    ----------
+    points
+        (S, G, P) fitted vectors at which to take them, one after the other; the fit's own if None.
     """
 
-    def __init__(self, fit: Fit, candidates: Candidates) -> None:
-        self.fit, self.candidates = fit, candidates
-        groups, size = fit.z.shape
-        per_row = len(fit.domains) * size * 8
+    def __init__(self, fit: Fit, candidates: Candidates, points: np.ndarray | None = None) -> None:
+        self.fit, self.candidates, self.points = fit, candidates, points
+        count = 1 if points is None else len(points)
+        groups, size = count * len(fit.z), fit.z.shape[1]
+        per_row = count * len(fit.domains) * size * 8
         self.chunk = max(1, min(CHUNK, (KEEP // 8) // per_row))
         self._kept: dict[int, np.ndarray] | None = {} if per_row * len(candidates) <= KEEP else None
-        self.shape = (groups, len(candidates), len(fit.domains) // groups, size)
+        self.shape = (groups, len(candidates), len(fit.domains) // len(fit.z), size)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Slices of candidates, and their derivatives (G, part, m, P)."""
@@ -128,7 +146,7 @@ class Slopes:
 
     def select(self, which: np.ndarray) -> Slopes:
         """Those of some candidates, in the order of the indices `which`."""
-        return Slopes(self.fit, self.candidates.select(which))
+        return Slopes(self.fit, self.candidates.select(which), self.points)
 
     def at(self, index: int) -> np.ndarray:
         """(G, m, P) of one candidate."""
@@ -138,7 +156,9 @@ class Slopes:
 
     def _computed(self, which: np.ndarray) -> np.ndarray:
         part = self.candidates.select(which)
-        return log_slopes(self.fit, part)[1] * np.sqrt(run_weights(self.fit, part.n_tokens))[..., None]
+        weight = np.sqrt(run_weights(self.fit, part.n_tokens))[..., None]
+        slopes = log_slopes(self.fit, part, self.points)[1]
+        return slopes * np.tile(weight, (len(slopes) // len(weight), 1, 1, 1))
 
 
 def usable(fit: Fit, c: Candidates, ceiling: float = 2.0) -> np.ndarray:
@@ -172,12 +192,15 @@ class Decision:
     factor
         (G, K, P) of W: expected regret is tr(A Sigma A').
     plausible
-        (m, K) optima under draws of the posterior, in the quadratic model.
+        (m, K) optima under draws of the posterior: in the quadratic model, or among those to choose from.
+    among
+        (M, K) mixtures to choose from, where these are a list.
     """
 
     h: np.ndarray
     factor: np.ndarray
     plausible: np.ndarray
+    among: np.ndarray | None = None
 
 
 def decision(at: Target, problem: MixtureProblem, h: np.ndarray, seed: int) -> Decision:
@@ -208,6 +231,52 @@ def decision(at: Target, problem: MixtureProblem, h: np.ndarray, seed: int) -> D
     values, vectors = np.linalg.eigh(inverse)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))).T
     return Decision(h, np.sqrt(0.5) * root @ mixed, plausible)
+
+
+def decision_among(at: Target, target: np.ndarray, among: np.ndarray, seed: int) -> Decision:
+    """How a choice among a list of mixtures (M, K) at the target hangs on what the fit does not know.
+
+    The losses of all of them are normal to first order. Under draws, mixture j beats the chosen one with
+    probability p_j; with s_j the standard deviation of their difference and d_j its slopes, W is proportional
+    to sum_j p_j / s_j d_j d_j', as the regret between two mixtures that are about as good falls with s. It is
+    scaled so that tr(W Sigma) is the mean regret of the draws.
+
+    Raises
+    ------
+    OptimizeError
+        If the law predicts no finite loss for any of them.
+    """
+    from scipy.special import ndtr
+
+    fit = at.fit
+    value, slope = fit.law.function.jacobian(fit.z, at.inputs(among))  # (G, M, m), (G, M, m, P)
+    by = target.reshape(len(fit.z), -1)
+    loss = np.einsum("gnm,gm->n", value, by)
+    slope = np.einsum("gnmp,gm->gnp", slope, by)
+    good = np.isfinite(loss) & np.isfinite(slope).all((0, 2))
+    if not good.any():
+        raise OptimizeError(f"law {fit.law.name} predicts no finite loss for any of {len(among)} mixtures")
+    among, loss, slope = among[good], loss[good], slope[:, good]
+    best = int(loss.argmin())
+    gap, apart = loss - loss[best], slope - slope[:, best : best + 1]
+    spread = np.einsum("gip,gpq,gjq->ij", apart, fit.covariance, apart)
+    sd = np.sqrt(np.maximum(np.diag(spread), 1e-300))
+    values, vectors = np.linalg.eigh(spread)
+    draws = np.random.default_rng(seed).standard_normal((LIST_DRAWS // 2, len(gap)))
+    draws = np.concatenate([draws, -draws]) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T + gap
+    wins = draws.argmin(1)
+    alone = sd * np.exp(-0.5 * (gap / sd) ** 2) / np.sqrt(2 * np.pi) - gap * ndtr(-gap / sd)
+    alone = np.maximum(np.where(np.arange(len(gap)) == best, 0.0, alone), 0.0)
+    # What no draw chose shares one draw by its regret alone: a mixture may be unlikely, never out.
+    p = np.bincount(wins, minlength=len(gap)) + alone / max(float(alone.sum()), 1e-300)
+    weight = np.where(np.arange(len(gap)) == best, 0.0, p / sd)
+    regret = max(float(-draws.min(1).mean()), float(alone.max()))
+    factor = np.sqrt(weight)[None, :, None] * apart
+    now = float(np.einsum("j,jj->", weight, spread))
+    factor = factor * np.sqrt(regret / now) if now > 0 else np.zeros_like(factor)
+    if factor.shape[1] > factor.shape[2]:
+        factor = np.asarray(np.linalg.qr(factor, "r"))
+    return Decision(among[best], factor, among[np.unique(wins)], among)
 
 
 def mixed_derivatives(at: Target, target: np.ndarray, h: np.ndarray) -> np.ndarray:

@@ -1,0 +1,219 @@
+"""The circle turned over a recorded table: what a study would have decided, and when, had it chosen other runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lawkit import laws
+from lawkit.design._criteria import METHODS, criterion
+from lawkit.design._goals import Goals
+from lawkit.design.batch import Limits
+from lawkit.design.candidates import Candidates, training_flops
+from lawkit.design.grid import sizes_in_turn
+from lawkit.design.start import start_number, start_rows
+from lawkit.design.value import Posterior, usable
+from lawkit.errors import LawkitError
+from lawkit.fitting import Fit
+from lawkit.fitting.estimate import estimate
+from lawkit.runs import Runs
+
+#: Runs of a turn: a fifth of those so far, at least two, so that late turns are not many.
+GROWTH, BATCH = 5, 2
+#: Sizes within this fraction are one size.
+SAME = 0.02
+#: A study is done when expected regret was below its tolerance in this many turns on end.
+TURNS = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trace:
+    """What was known after each turn.
+
+    Attributes
+    ----------
+    flops, runs
+        Spent so far, and on how many runs.
+    regret
+        Recorded target loss of the chosen mixture over that of the best recorded one, less 1.
+    expected
+        What the fit itself expects of that.
+    """
+
+    flops: np.ndarray
+    runs: np.ndarray
+    regret: np.ndarray
+    expected: np.ndarray
+
+    def stopped(self, tolerance: float) -> Trace:
+        """Up to where a study ends that stops when `expected` stays below the tolerance for `TURNS` turns."""
+        below = self.expected < tolerance
+        both = np.flatnonzero(np.convolve(below, np.ones(TURNS), "valid") >= TURNS) + TURNS
+        end = int(both[0]) if len(both) else len(below)
+        return Trace(
+            flops=self.flops[:end],
+            runs=self.runs[:end],
+            regret=self.regret[:end],
+            expected=self.expected[:end],
+        )
+
+    def needed(self, tolerance: float) -> float:
+        """Flops from which on regret stays at or below the tolerance; infinity if it does not at the end."""
+        bad = np.flatnonzero(self.regret > tolerance)
+        first = int(bad[-1]) + 1 if len(bad) else 0
+        return float(self.flops[first]) if first < len(self.flops) else float("inf")
+
+
+def settled(expected: Sequence[float] | np.ndarray, tolerance: float) -> bool:
+    """Whether a study need not go on: expected regret was below the tolerance in the last `TURNS` turns.
+
+    One turn is not enough. A fit to few runs is now and then sure of itself by chance; the next turn's runs are
+    chosen to find that out.
+    """
+    return len(expected) >= TURNS and max(expected[-TURNS:]) < tolerance
+
+
+def replay_study(
+    recorded: Runs,
+    *,
+    method: str = "regret",
+    law: str = "transfer-plain",
+    target: Mapping[str, float] | None = None,
+    start: int | None = None,
+    budget: float,
+    tolerance: float = 0.0,
+    rationed: bool | None = None,
+    seed: int = 0,
+) -> Trace:
+    """Turn the circle over recorded runs: fit, choose a mixture, propose the next runs among those left.
+
+    The mixture is chosen among those recorded at the largest n_params and n_tokens, by the fit's prediction
+    there, whatever the method; every recorded run, those too, may be bought at its own cost. A rationed study
+    begins with `start_rows` and spends in a turn no more than a fifth of what it has spent so far, or two runs'
+    worth at first; so it climbs the sizes slowly, with several runs at a new one. Others buy two runs in a turn,
+    later a fifth of those so far, from the start by their own rule.
+
+    Parameters
+    ----------
+    recorded
+        The table. Rows with a missing target loss are left out.
+    method
+        One of `METHODS`.
+    law
+        The law that is fitted.
+    target
+        Weights of domains; all alike by default.
+    start
+        How many runs to begin with; by default `start_number`.
+    budget
+        Flops at which to end.
+    tolerance
+        Expected regret, as a fraction of the loss, at which to end, see `settled`; 0 for never.
+    rationed
+        By default all are but 'random' and 'grid', which know no cost.
+    seed
+        Of the start and of what is random.
+
+    Raises
+    ------
+    LawkitError
+        For a table without sizes or with fewer than two mixtures at the largest, or an unknown method; for
+        an unrationed method other than 'random' and 'grid'.
+
+    Examples
+    --------
+    >>> runs = Runs(sources=("a", "b"), domains=("c",), n_params=None, n_tokens=None,
+    ...     weights=np.eye(2), losses=np.ones((2, 1)))
+    >>> replay_study(runs, budget=1e20)
+    Traceback (most recent call last):
+    lawkit.errors.LawkitError: a replay needs n_params and n_tokens of every recorded run
+    """
+    if method not in METHODS:
+        raise LawkitError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    if recorded.n_params is None or recorded.n_tokens is None:
+        raise LawkitError("a replay needs n_params and n_tokens of every recorded run")
+    blind = method in ("random", "grid")
+    rationed = not blind if rationed is None else rationed
+    if not rationed and not blind:
+        raise LawkitError(f"method {method!r} weighs what a run costs: it is always rationed")
+    table = recorded.with_domains(list(target or recorded.domains))
+    table = table.select(np.flatnonzero(np.isfinite(table.losses).all(1)))
+    assert table.n_params is not None
+    assert table.n_tokens is not None
+    cost = training_flops(table.n_params, table.n_tokens) if table.flops is None else table.flops
+    goal = {"n_params": float(table.n_params.max())}
+    largest = table.n_params >= (1 - SAME) * goal["n_params"]
+    goal["n_tokens"] = float(table.n_tokens[largest].max())
+    choices = table.select(np.flatnonzero(largest & (table.n_tokens >= (1 - SAME) * goal["n_tokens"])))
+    if len(choices) < 2:
+        raise LawkitError("a replay needs two recorded mixtures at the largest size")
+    v = np.array([(target or {}).get(d, 1.0) for d in table.domains])
+    truth = choices.losses @ (v / v.sum())
+    best = truth.min()
+
+    count = start_number(laws.get(law), len(table.sources)) if start is None else start
+    order = _order(table, cost, method, seed)
+    have = start_rows(table, count, seed) if rationed else order[:count]
+    found: list[tuple[float, int, float, float]] = []
+    fit: Fit | None = None
+    while True:
+        fit = _fitted(table.select(have), law, fit)
+        spent = float(cost[have].sum())
+        goals = Goals.build(fit, {**goal, "target": target}, (), None, 4.0, choices, 1, seed)
+        h, choice = goals.first.h, goals.first.choice
+        assert h is not None
+        regret = truth[np.abs(choices.weights - h).max(1).argmin()] / best - 1
+        posterior = Posterior.of(fit)
+        expected = 0.0 if choice is None else posterior.trace(choice.factor)
+        loss = float(goals.first.at.losses(h[None])[0] @ goals.first.target)
+        found.append((spent, len(have), float(regret), expected / loss))
+        left = order[~np.isin(order, have)]
+        if spent >= budget or not len(left) or settled([row[3] for row in found], tolerance):
+            break
+        if not rationed:
+            have = np.concatenate([have, left[: max(BATCH, len(have) // GROWTH)]])
+            continue
+        ration = max(BATCH * float(cost[left].min()), spent / GROWTH)
+        pool = _candidates(table, cost, left[cost[left] <= ration * (1 + 1e-9)])
+        good = usable(fit, pool)
+        pool = pool.select(good) if good.any() else pool
+        rule = criterion(method)
+        limits = Limits(budget=ration, number=max(BATCH, len(have) // GROWTH))
+        slopes, factor = goals.slopes(pool), goals.factor(rule)
+        batch = rule.batch(pool, slopes, posterior, factor, limits, seed + len(have))
+        # A criterion that is 0 buys nothing, but a study that is not to end buys what comes first.
+        assert pool.rows is not None
+        have = np.concatenate([have, pool.rows[batch.picks] if batch.picks else left[:BATCH]])
+    flops, runs, regrets, expect = np.array(found).T
+    return Trace(flops=flops, runs=runs.astype(int), regret=regrets, expected=expect)
+
+
+def _order(table: Runs, cost: np.ndarray, method: str, seed: int) -> np.ndarray:
+    """(n,) rows in the order in which an unrationed study buys them."""
+    every = np.arange(len(table))
+    if method != "grid":
+        return np.random.default_rng(seed).permutation(every)
+    return np.array(sizes_in_turn(_candidates(table, cost, every), len(every), seed))
+
+
+def _candidates(table: Runs, cost: np.ndarray, rows: np.ndarray) -> Candidates:
+    assert table.n_params is not None
+    assert table.n_tokens is not None
+    return Candidates(
+        n_params=table.n_params[rows],
+        n_tokens=table.n_tokens[rows],
+        weights=table.weights[rows],
+        flops=cost[rows],
+        unique=None if table.unique is None else table.unique[rows],
+        rows=rows,
+        once=True,
+    )
+
+
+def _fitted(runs: Runs, law: str, last: Fit | None) -> Fit:
+    """A fit that starts where the last one ended, or from one start."""
+    chosen = laws.get(law)
+    found, _ = estimate(runs, chosen, chosen.objective, starts=1, warm=None if last is None else last.z)
+    return Fit(runs=runs, estimate=found, train={}, domain_train={})
