@@ -422,7 +422,7 @@ def test_figures_are_drawn_and_the_same_every_time(corpus, tmp_path, capsys):
         (["CORPUS", "--figures", "FILE/in"], 1, "figures cannot be written to .*: Not a directory"),
     ],
 )
-def test_the_command_refuses_in_one_message(corpus, tmp_path, capsys, arguments, status, message):
+def test_the_command_refuses_in_one_message(corpus, tmp_path, capsys, arguments: list[str], status, message):
     (tmp_path / "file").write_text("taken", encoding="utf-8")
     stand: dict[str, str] = {
         "CORPUS": str(corpus.path),

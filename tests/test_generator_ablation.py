@@ -15,6 +15,7 @@ from lawkit.corpus import open_corpus
 from lawkit.errors import StudyError
 from lawkit.studies.generator_ablation.__main__ import main
 from lawkit.studies.generator_ablation.prepare import NATURAL, RATIOS, prepare
+from lawkit.study.bench import make_bench
 from lawkit.study.spec import read_study
 from needs import need
 
@@ -61,7 +62,7 @@ def test_a_study_of_two_generators(natural, tmp_path, capsys):
     assert not halves[0] & halves[1]
     assert sum(map(len, halves)) == len(set(natural.read_text(encoding="utf-8").splitlines()))
     spec = read_study(folder)
-    runs = spec.plan(corpus)
+    runs = spec.plan(make_bench(spec))
     assert len(runs) == 2 * 2 * 2 * len(RATIOS) + 2 * 4
     ratios = {(name, run.weights.get(name, 0.0)) for run in runs for name in "ab"}
     assert {ratio for name, ratio in ratios if name == "b"} == {0.0, *RATIOS}
