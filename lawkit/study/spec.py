@@ -15,6 +15,7 @@ from lawkit.study.grid import Grid, SpaceFilling, read_grid, read_recipe
 
 if TYPE_CHECKING:
     from lawkit.study.bench import Bench, PlannedRun
+    from lawkit.study.generation import BuiltCorpus
 
 #: Name of the file in the folder of a study.
 FILE = "study.toml"
@@ -60,7 +61,9 @@ class StudySpec:
     path
         Of the file.
     corpus
-        Folder of the corpus; None where nothing is trained.
+        Folder of the corpus; None where nothing is trained, or the corpus has yet to be made.
+    built
+        What the corpus is made of, where the study makes it.
     backend, options
         Where runs come from: a name, and what its table says beside it.
     grids
@@ -75,6 +78,7 @@ class StudySpec:
 
     path: Path
     corpus: Path | None
+    built: BuiltCorpus | None = None
     backend: str = TRAINED
     options: Mapping[str, Any] = field(default_factory=dict)
     grids: tuple[Grid, ...] = ()
@@ -131,7 +135,18 @@ def read_study(folder: str | Path) -> StudySpec:
     top = Section(value, "", str(path))
     backend, options = _named(top, "backend", TRAINED)
     trained = backend == TRAINED
-    corpus = top.text("corpus") if trained else None
+    corpus = top.take("corpus") if trained else None
+    generated = top.take("generated", None) if trained else None
+    built = None
+    if isinstance(corpus, Mapping):
+        from lawkit.study.generation import read_built_corpus
+
+        built = read_built_corpus(corpus, {} if generated is None else generated, str(path))
+    elif trained and not (isinstance(corpus, str) and corpus):
+        raise top.fail("corpus", corpus, "it must be a folder, or a table with the sources to build it from")
+    elif generated is not None:
+        rule = "a corpus that is built already takes no new source: make [corpus] a table with its sources"
+        raise top.fail("generated", generated, rule)
     limits = _limits(Section(top.take("limits", {}), "limits", str(path)))
     recipe, tokens = {}, {}
     if trained:
@@ -153,7 +168,8 @@ def read_study(folder: str | Path) -> StudySpec:
     top.end()
     return StudySpec(
         path=path,
-        corpus=None if corpus is None else path.parent / Path(corpus).expanduser(),
+        corpus=path.parent / Path(corpus).expanduser() if isinstance(corpus, str) else None,
+        built=built,
         backend=backend,
         options=options,
         grids=parsed,
