@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 import time
@@ -97,7 +98,7 @@ def test_what_is_missing_is_generated_and_no_more(tmp_path, server, capsys):
     assert not (folder / "generated").exists()
     corpus = open_corpus(made(folder))
     assert corpus.sources == ("web", "qa")
-    assert 2560 <= corpus.n_tokens("qa") < 2 * 2560 < open_corpus(corpus.path).n_tokens("web")
+    assert 2560 <= corpus.n_tokens("qa") < 4 * 2560
     asked = server.asked
     assert made(folder) == corpus.path
     assert server.asked == asked
@@ -113,10 +114,10 @@ def test_what_is_missing_is_generated_and_no_more(tmp_path, server, capsys):
     assert "qa-1" in capsys.readouterr().out
 
 
-def test_tokens_that_the_corpus_counts_otherwise_are_made_up_for(tmp_path, server, monkeypatch):
-    # Long words of few letters: the corpus's tokenizer needs fewer tokens than the model said.
-    server.answer = lambda body: " ".join(["bees"] * 150) + f" {body['seed']}"
-    folder = study(tmp_path, server, FILE.replace("[5120]", "[10240]"))
+def test_tokens_that_the_corpus_counts_otherwise_are_made_up_for(tmp_path, server):
+    # To the server a word is a token; the corpus's tokenizer learns pairs of such short words.
+    server.answer = lambda body: " ".join(random.Random(body["seed"]).choices("abcd", k=120))
+    folder = study(tmp_path, server, FILE.replace("[5120]", "[10240]").replace("300", "800"))
     corpus = open_corpus(made(folder))
     assert corpus.n_tokens("qa") >= 5120
     with Store(folder) as store:
@@ -181,10 +182,7 @@ def test_a_study_with_a_generated_source_trains_and_is_fixed_then(tmp_path, serv
         tmp_path / "replayed",
         text=FILE.replace('model = "fake"\nurls = ["URL"]', f'replay = "{folder}/generated/qa"'),
     )
-    assert (
-        made(replayed).name == corpora[0].name
-        or open_corpus(made(replayed)).digest == open_corpus(corpora[0]).digest
-    )
+    assert made(replayed).name == corpora[0].name
 
 
 @pytest.mark.parametrize(
@@ -206,6 +204,8 @@ def test_a_study_with_a_generated_source_trains_and_is_fixed_then(tmp_path, serv
         ('urls = ["URL"]', "urls = []", r"generated.qa.urls is \[\]"),
         ('urls = ["URL"]', 'urls = ["URL"]\nserver = true', "generated.qa has urls and server"),
         ('urls = ["URL"]', "server = 3", "generated.qa.server is 3"),
+        ('urls = ["URL"]', "server = {concurrency = 0}", "generated.qa.server.concurrency is 0"),
+        ('urls = ["URL"]', "server = {log = 'x'}", "generated.qa.server.log is 'x'"),
         ("n_params = 1000", "n_params = -1", "generated.qa.n_params is -1"),
         ("shard = 4", "shard = 0", "generated.qa.shard is 0"),
         ("shard = 4", "tokens = -1", "generated.qa.tokens is -1"),
@@ -224,6 +224,6 @@ def test_what_is_wrong_is_named_by_its_path(tmp_path, old, new, message):
 def test_a_corpus_that_is_built_takes_no_generated_source(tmp_path):
     folder = study(tmp_path, text='corpus = "corpus"\n' + FILE[FILE.index("[generated.qa]") :])
     with pytest.raises(
-        StudyError, match="generated is .*: a corpus that is built already takes no new source"
+        StudyError, match=r"generated is .*: a corpus that is built already takes no new source"
     ):
         read_study(folder)

@@ -271,7 +271,10 @@ def _show_price(told: dict[str, Any]) -> None:
             ("round", told["round"]),
             ("runs to do", len(told["runs"])),
             *((f"generate {source['name']}", _generation(source)) for source in told["generated"]),
-            ("their flops", _output.number(told["flops"], 3)),
+            (
+                "their flops" if not told["generated"] else "flops with these",
+                _output.number(told["flops"], 3),
+            ),
             (
                 "they take about",
                 f"{_time(told['seconds'])} with {told['workers']} at a time ({told['rate_from']})",

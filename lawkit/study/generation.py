@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from lawkit.errors import LawkitError, StudyError
 from lawkit.study._section import Section
-from lawkit.study.grid import SpaceFilling
 from lawkit.study.store import FILE, Store
 
 if TYPE_CHECKING:
@@ -159,10 +158,7 @@ def _read_source(section: Section, name: str, sources: Mapping[str, Any]) -> Gen
             if not options["urls"]:
                 raise section.fail("urls", [], 'it must have a server, such as "http://localhost:8000/v1"')
         else:
-            server = section.take("server")
-            if server is not True and not isinstance(server, Mapping):
-                raise section.fail("server", server, "it must be true, or a table of vLLM's options")
-            options = {**({} if server is True else server), **options}
+            options |= _read_server(section)
     if "n_params" in section.keys:
         options["n_params"] = section.size("n_params")
     found = GeneratedSource(
@@ -177,6 +173,26 @@ def _read_source(section: Section, name: str, sources: Mapping[str, Any]) -> Gen
     )
     section.end()
     return found
+
+
+def _read_server(section: Section) -> dict[str, Any]:
+    """What a server is started with: limits of ours, which are checked, and vLLM's options."""
+    server = section.take("server")
+    if server is not True and not isinstance(server, Mapping):
+        raise section.fail("server", server, "it must be true, or a table of vLLM's options")
+    inner = Section({} if server is True else server, section.at("server"), section.file)
+    ours = {
+        "python": inner.text("python", None),
+        "concurrency": inner.whole("concurrency", None, least=1),
+        "retries": inner.whole("retries", None),
+        "timeout_s": inner.seconds("timeout_s", None),
+        "start_s": inner.seconds("start_s", None),
+    }
+    for name in ("model", "log", "n_params"):
+        if name in inner.keys:
+            raise inner.fail(name, inner.take(name), "it is no option of vLLM's server here")
+    given = {name: value for name, value in ours.items() if value is not None}
+    return {**given, **{name: inner.take(name) for name in inner.keys}}
 
 
 def needs(spec: StudySpec) -> dict[str, float]:
@@ -195,8 +211,7 @@ def needs(spec: StudySpec) -> dict[str, float]:
     found = {source.name: source.tokens for source in built.generated}
     for grid in spec.grids:
         try:
-            filling = isinstance(grid.mixtures, SpaceFilling)
-            mixtures = grid.mixtures.mixtures(built.names) if filling else grid.mixtures
+            mixtures = grid.over(built.names)
         except LawkitError as error:
             raise StudyError(f"{spec.path}: {grid.path}: {error}") from None
         for i, mixture in enumerate(mixtures):
@@ -338,7 +353,7 @@ def _generate(
             )
         finally:
             generator.close()
-    except (LawkitError, OSError, TypeError) as error:
+    except (LawkitError, OSError) as error:
         raise StudyError(f"{spec.path}: generated.{source.name}: {error}") from None
     if not found.files:
         why = ", ".join(f"{n:,} {reason}" for reason, n in (found.failed + found.dropped).most_common())

@@ -15,7 +15,6 @@ from lawkit.study.bench import PlannedRun, make_bench
 from lawkit.study.circle import Circle, spent
 from lawkit.study.executors import check_executor
 from lawkit.study.generation import made_corpus, missing
-from lawkit.study.grid import SpaceFilling
 from lawkit.study.spec import StudySpec, read_study
 from lawkit.study.store import FILE, Store
 
@@ -111,9 +110,11 @@ def _price_unmade(spec: StudySpec, workers: int) -> dict[str, Any]:
     """As `_price`, of a study whose corpus is not made: the runs of its grids at 6 N D, and what is generated first."""
     from lawkit.backends.torchtitan.ladder import size_from
 
+    assert spec.built is not None
+    generated = missing(spec)  # checks the mixtures too
     runs = []
     for grid in spec.grids:
-        mixtures = grid.mixtures.n if isinstance(grid.mixtures, SpaceFilling) else len(grid.mixtures)
+        mixtures = len(grid.over(spec.built.names))
         for size in map(size_from, grid.sizes):
             for tokens in grid.tokens:
                 for seed in grid.seeds * mixtures:
@@ -124,7 +125,6 @@ def _price_unmade(spec: StudySpec, workers: int) -> dict[str, Any]:
                         "n_tokens": tokens,
                     }
                     runs.append({**run, "seed": seed, "flops": 6.0 * size.n_params * tokens})
-    generated = missing(spec)
     of_runs = sum(run["flops"] for run in runs)
     rate = _SHARE * _product_speed()
     return {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lawkit.errors import LawkitError, StudyError
 from lawkit.study._section import Section
 from lawkit.study.goal import Goal, read_goal
-from lawkit.study.grid import Grid, SpaceFilling, read_grid, read_recipe
+from lawkit.study.grid import Grid, read_grid, read_recipe
 
 if TYPE_CHECKING:
     from lawkit.study.bench import Bench, PlannedRun
@@ -100,9 +100,7 @@ class StudySpec:
         runs: dict[str, PlannedRun] = {}
         for grid in self.grids:
             try:
-                mixtures = grid.mixtures
-                if isinstance(mixtures, SpaceFilling):
-                    mixtures = mixtures.mixtures(bench.sources)
+                mixtures = grid.over(bench.sources)
                 for size in grid.sizes:
                     for tokens in grid.tokens:
                         for weights in mixtures:
