@@ -114,10 +114,13 @@ def test_what_is_missing_is_generated_and_no_more(tmp_path, server, capsys):
     assert "qa-1" in capsys.readouterr().out
 
 
-def test_tokens_that_the_corpus_counts_otherwise_are_made_up_for(tmp_path, server):
-    # To the server a word is a token; the corpus's tokenizer learns pairs of such short words.
-    server.answer = lambda body: " ".join(random.Random(body["seed"]).choices("abcd", k=120))
-    folder = study(tmp_path, server, FILE.replace("[5120]", "[10240]").replace("300", "800"))
+def test_text_that_the_corpus_leaves_out_is_made_up_for(tmp_path, server):
+    # Every other answer begins alike, and one that repeats a held-out text is not trained on.
+    server.answer = lambda body: " ".join(
+        random.Random(0 if body["seed"] % 2 else body["seed"]).choices("abcd", k=60)
+        + random.Random(body["seed"]).choices("efgh", k=60)
+    )
+    folder = study(tmp_path, server, FILE.replace("[5120]", "[10240]"))
     corpus = open_corpus(made(folder))
     assert corpus.n_tokens("qa") >= 5120
     with Store(folder) as store:
