@@ -12,10 +12,10 @@ from lawkit.errors import LawkitError, StudyError
 from lawkit.study._section import Section
 from lawkit.study.goal import Goal, read_goal
 from lawkit.study.grid import Grid, read_grid, read_recipe
+from lawkit.study.sources import BuiltCorpus, read_built_corpus
 
 if TYPE_CHECKING:
     from lawkit.study.bench import Bench, PlannedRun
-    from lawkit.study.generation import BuiltCorpus
 
 #: Name of the file in the folder of a study.
 FILE = "study.toml"
@@ -137,8 +137,6 @@ def read_study(folder: str | Path) -> StudySpec:
     generated = top.take("generated", None) if trained else None
     built = None
     if isinstance(corpus, Mapping):
-        from lawkit.study.generation import read_built_corpus
-
         built = read_built_corpus(corpus, {} if generated is None else generated, str(path))
     elif trained and not (isinstance(corpus, str) and corpus):
         raise top.fail("corpus", corpus, "it must be a folder, or a table with the sources to build it from")
