@@ -24,8 +24,8 @@ from lawkit.errors import StudyError
 from lawkit.runs import read_runs
 from lawkit.study import Store, read_study, run_study, study_status
 from lawkit.study.bench import make_bench
+from lawkit.study.grid import SpaceFilling
 from lawkit.study.lock import hold, holder
-from lawkit.study.spec import SpaceFilling
 from lawkit.study.template import write_template
 
 GOOD = """

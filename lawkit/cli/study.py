@@ -136,6 +136,25 @@ def status(folder: Path, as_json: bool) -> None:
             ("table", str(found["table"]) if found["table"] else None),
         ]
     )
+    if found["generated"]:
+        _output.say()
+        _output.show_table(
+            ["generated", "from", "style", "model", "seed", "tokens", "flops", "seconds", "generator"],
+            [
+                [
+                    source["name"],
+                    source["source"],
+                    source["prompt"],
+                    source["model"],
+                    source["seed"],
+                    _output.size(source["tokens"]),
+                    "unknown" if source["flops"] is None else _output.number(source["flops"], 3),
+                    f"{source['seconds']:.0f}",
+                    source["generator"],
+                ]
+                for source in found["generated"]
+            ],
+        )
     decided = [round_ for round_ in found["rounds"] if round_["decision"]]
     if found["rounds"]:
         _output.say()
@@ -251,7 +270,11 @@ def _show_price(told: dict[str, Any]) -> None:
         [
             ("round", told["round"]),
             ("runs to do", len(told["runs"])),
-            ("their flops", _output.number(told["flops"], 3)),
+            *((f"generate {source['name']}", _generation(source)) for source in told["generated"]),
+            (
+                "their flops" if not told["generated"] else "flops with these",
+                _output.number(told["flops"], 3),
+            ),
             (
                 "they take about",
                 f"{_time(told['seconds'])} with {told['workers']} at a time ({told['rate_from']})",
@@ -265,6 +288,15 @@ def _show_price(told: dict[str, Any]) -> None:
             ("stopped because of", told["stop"]),
         ]
     )
+
+
+def _generation(source: dict[str, Any]) -> str:
+    flops = (
+        "flops unknown: no n_params"
+        if source["flops"] is None
+        else f"{_output.number(source['flops'], 3)} flops"
+    )
+    return f"{_output.size(source['tokens'])} tokens, {flops}, prompts not counted"
 
 
 def _time(seconds: float) -> str:

@@ -21,6 +21,10 @@ class Grid:
     seeds: tuple[int, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
+    def over(self, sources: tuple[str, ...]) -> tuple[Mapping[str, float], ...]:
+        """Its mixtures, given all sources that there are."""
+        return self.mixtures.mixtures(sources) if isinstance(self.mixtures, SpaceFilling) else self.mixtures
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceFilling:

@@ -14,6 +14,7 @@ from lawkit.study.answer import Answer
 from lawkit.study.bench import PlannedRun, make_bench
 from lawkit.study.circle import Circle, spent
 from lawkit.study.executors import check_executor
+from lawkit.study.generation import made_corpus, missing
 from lawkit.study.spec import StudySpec, read_study
 from lawkit.study.store import FILE, Store
 
@@ -37,7 +38,8 @@ def price(folder: str | Path, *, workers: int | None = None, renewed: bool = Fal
     Returns
     -------
     dict
-        spent and budget (flops, None without one), round, runs (a list), flops and seconds of these runs, seconds_all
+        spent and budget (flops, None without one), round, runs (a list), generated (a list of what has yet to be
+        generated), flops of both (of generation where it is known), seconds of these runs, seconds_all
         until the budget is used up (None without one), rate (flops a second and worker) and where that `rate_from`.
 
     Raises
@@ -48,12 +50,17 @@ def price(folder: str | Path, *, workers: int | None = None, renewed: bool = Fal
     folder = Path(folder)
     spec = read_study(folder)
     check_executor(spec)
-    bench = make_bench(spec)
     with tempfile.TemporaryDirectory() as aside:
         copy = Path(aside)
         if (folder / FILE).is_file():
             _copy(folder / FILE, copy / FILE)
         with Store(copy) as store:
+            if spec.built is not None:
+                made = made_corpus(spec, store)
+                if made is None:
+                    return _price_unmade(spec, workers or spec.limits.workers or 1)
+                spec = made
+            bench = make_bench(spec)
             return _price(spec, bench, store, workers or spec.limits.workers, renewed)
 
 
@@ -89,12 +96,50 @@ def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None, ren
         "round": round_,
         "stop": stop,
         "runs": waiting,
+        "generated": [],
         "flops": flops,
         "seconds": sum(seconds(run["flops"]) for run in waiting) / max(1, min(at_once, len(waiting))),
         "seconds_all": None if rest is None or not mean else rest / mean * seconds(mean) / at_once,
         "workers": at_once,
         "rate": rate,
         "rate_from": source,
+    }
+
+
+def _price_unmade(spec: StudySpec, workers: int) -> dict[str, Any]:
+    """As `_price`, of a study whose corpus is not made: the runs of its grids at 6 N D, and what is generated first."""
+    from lawkit.backends.torchtitan.ladder import size_from
+
+    assert spec.built is not None
+    generated = missing(spec)  # checks the mixtures too
+    runs = []
+    for grid in spec.grids:
+        mixtures = len(grid.over(spec.built.names))
+        for size in map(size_from, grid.sizes):
+            for tokens in grid.tokens:
+                for seed in grid.seeds * mixtures:
+                    run = {
+                        "run_id": grid.path,
+                        "size": size.name,
+                        "n_params": size.n_params,
+                        "n_tokens": tokens,
+                    }
+                    runs.append({**run, "seed": seed, "flops": 6.0 * size.n_params * tokens})
+    of_runs = sum(run["flops"] for run in runs)
+    rate = _SHARE * _product_speed()
+    return {
+        "spent": 0.0,
+        "budget": None if spec.goal is None else spec.goal.budget,
+        "round": 0,
+        "stop": None,
+        "runs": runs,
+        "generated": generated,
+        "flops": of_runs + sum(source["flops"] or 0.0 for source in generated),
+        "seconds": (len(runs) * _BEGIN_S + of_runs / rate) / max(1, min(workers, len(runs))),
+        "seconds_all": None,
+        "workers": workers,
+        "rate": rate,
+        "rate_from": "a matrix product on this machine, roughly",
     }
 
 

@@ -13,6 +13,7 @@ from lawkit.errors import StudyError
 from lawkit.study.bench import make_bench
 from lawkit.study.circle import Circle, spent
 from lawkit.study.executors import Executor, check_executor, make_executor
+from lawkit.study.generation import make_corpus, status_of
 from lawkit.study.lock import hold, holder
 from lawkit.study.spec import read_study
 from lawkit.study.store import FILE, STATES, Store
@@ -87,6 +88,9 @@ def run_study(
     folder = Path(folder)
     spec = read_study(folder)
     check_executor(spec)
+    if spec.built is not None:
+        with hold(folder):
+            spec = make_corpus(spec, watcher.doing if watcher else lambda _: None)
     bench = make_bench(spec)
     planned = spec.plan(bench)
     if not os.access(folder, os.W_OK):
@@ -165,6 +169,7 @@ def study_status(folder: str | Path) -> dict[str, Any]:
         "budget": None if spec.goal is None else spec.goal.budget,
         "stop": rounds[-1]["stop"] if rounds else None,
         "table": table if table.is_file() else None,
+        "generated": status_of(folder),
         "rounds": rounds,
         "runs": runs,
     }

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from lawkit.errors import LawkitError, StudyError
 from lawkit.study._section import Section
 from lawkit.study.goal import Goal, read_goal
-from lawkit.study.grid import Grid, SpaceFilling, read_grid, read_recipe
+from lawkit.study.grid import Grid, read_grid, read_recipe
+from lawkit.study.sources import BuiltCorpus, read_built_corpus
 
 if TYPE_CHECKING:
     from lawkit.study.bench import Bench, PlannedRun
@@ -60,7 +61,9 @@ class StudySpec:
     path
         Of the file.
     corpus
-        Folder of the corpus; None where nothing is trained.
+        Folder of the corpus; None where nothing is trained, or the corpus has yet to be made.
+    built
+        What the corpus is made of, where the study makes it.
     backend, options
         Where runs come from: a name, and what its table says beside it.
     grids
@@ -75,6 +78,7 @@ class StudySpec:
 
     path: Path
     corpus: Path | None
+    built: BuiltCorpus | None = None
     backend: str = TRAINED
     options: Mapping[str, Any] = field(default_factory=dict)
     grids: tuple[Grid, ...] = ()
@@ -96,9 +100,7 @@ class StudySpec:
         runs: dict[str, PlannedRun] = {}
         for grid in self.grids:
             try:
-                mixtures = grid.mixtures
-                if isinstance(mixtures, SpaceFilling):
-                    mixtures = mixtures.mixtures(bench.sources)
+                mixtures = grid.over(bench.sources)
                 for size in grid.sizes:
                     for tokens in grid.tokens:
                         for weights in mixtures:
@@ -131,7 +133,16 @@ def read_study(folder: str | Path) -> StudySpec:
     top = Section(value, "", str(path))
     backend, options = _named(top, "backend", TRAINED)
     trained = backend == TRAINED
-    corpus = top.text("corpus") if trained else None
+    corpus = top.take("corpus") if trained else None
+    generated = top.take("generated", None) if trained else None
+    built = None
+    if isinstance(corpus, Mapping):
+        built = read_built_corpus(corpus, {} if generated is None else generated, str(path))
+    elif trained and not (isinstance(corpus, str) and corpus):
+        raise top.fail("corpus", corpus, "it must be a folder, or a table with the sources to build it from")
+    elif generated is not None:
+        rule = "a corpus that is built already takes no new source: make [corpus] a table with its sources"
+        raise top.fail("generated", generated, rule)
     limits = _limits(Section(top.take("limits", {}), "limits", str(path)))
     recipe, tokens = {}, {}
     if trained:
@@ -153,7 +164,8 @@ def read_study(folder: str | Path) -> StudySpec:
     top.end()
     return StudySpec(
         path=path,
-        corpus=None if corpus is None else path.parent / Path(corpus).expanduser(),
+        corpus=path.parent / Path(corpus).expanduser() if isinstance(corpus, str) else None,
+        built=built,
         backend=backend,
         options=options,
         grids=parsed,

@@ -102,6 +102,17 @@ class Store:
                 self._db.execute("DELETE FROM rounds")
             self._db.execute("INSERT OR REPLACE INTO study VALUES ('setting', ?)", (text,))
 
+    def keep(self, key: str, value: dict[str, Any]) -> None:
+        """Keep a value under a key, in place of what was there."""
+        with self._errors(), self._change():
+            self._db.execute("INSERT OR REPLACE INTO study VALUES (?, ?)", (key, json.dumps(value)))
+
+    def kept(self, key: str) -> Any:
+        """The value kept under a key; None where there is none."""
+        with self._errors():
+            row = self._db.execute("SELECT value FROM study WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
     def propose(
         self,
         runs: Sequence[PlannedRun],
