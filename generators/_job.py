@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -130,10 +131,13 @@ def generate(
     filters = filters or Filters()
     if shard < 1:
         raise GeneratorError(f"shard is {shard!r}: at least 1 document.")
-    if not (temperature >= 0 and 0 < top_p <= 1):
+    if not (0 <= temperature < math.inf and 0 < top_p <= 1):
         raise GeneratorError(
             f"temperature is {temperature!r} and top_p {top_p!r}: at least 0, and above 0 to 1."
         )
+    for price in (price_per_hour, price_per_million):
+        if price is not None and not 0 <= price < math.inf:
+            raise GeneratorError(f"a price is {price!r}: at least 0.")
     cutter = Cutter(input_tokens, tokenizer)
     rules = reading_options(text_column, document_separator, encoding_errors, max_document_bytes)
     warnings: list[str] = []
@@ -222,6 +226,7 @@ class _Job:
 
         with ThreadPoolExecutor(at_once) as pool:
             try:
+                index = -1
                 for index, batch in enumerate(source):
                     while under_way and (len(under_way) >= at_once or enough()):
                         finish()
@@ -239,6 +244,9 @@ class _Job:
                     else:
                         self._work(shard)  # some libraries want the main thread
                     under_way.append((shard, batch, future))
+                else:
+                    if read_shard(self.folder, index + 1) is not None:
+                        raise self._changed(index + 1)
                 while under_way:
                     finish()
             except BaseException:
@@ -260,11 +268,14 @@ class _Job:
             return None
         first = (document.digest for document in batch.documents[: about["documents"]])
         if documents_digest(first) != about["documents_sha256"]:
-            raise GeneratorError(
-                f"{self.folder}: the documents of shard {index} are not those that it was generated from: the source "
-                "changed. Put it back, or name another folder; documents may be added at the source's end."
-            )
+            raise self._changed(index)
         return about if about["documents"] == len(batch.documents) else None
+
+    def _changed(self, index: int) -> GeneratorError:
+        return GeneratorError(
+            f"{self.folder}: the documents of shard {index} are not those that it was generated from: the source "
+            "changed. Put it back, or name another folder; documents may be added at the source's end."
+        )
 
     def _work(self, shard: Shard) -> None:
         shard.work(self.plan, self.generator, self.folder, self._answered)

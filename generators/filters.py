@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ class Filters:
     keep_cut_off: bool = False
 
     def __post_init__(self) -> None:
-        if self.min_tokens < 0 or not self.over >= 1:
+        if self.min_tokens < 0 or not 1 <= self.over < math.inf:
             raise GeneratorError(
                 f"min_tokens is {self.min_tokens!r} and over {self.over!r}: at least 0, and at least 1."
             )

@@ -242,7 +242,7 @@ def test_documents_may_be_added_at_the_end(source, server, fleet, tmp_path):
 def test_a_source_that_changed_is_refused(source, fleet, tmp_path):
     generate(source, tmp_path / "out", generator=fleet, shard=8)
     lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
-    for changed in ([lines[1], lines[0], *lines[2:]], lines[:-1]):
+    for changed in ([lines[1], lines[0], *lines[2:]], lines[:-1], lines[:24]):
         source.write_text("".join(changed), encoding="utf-8")
         with pytest.raises(GeneratorError, match=r"documents of shard [03] are not those"):
             generate(source, tmp_path / "out", generator=fleet, shard=8)
@@ -273,6 +273,23 @@ def test_copies_are_left_out_and_long_documents_seen_in_part(tmp_path, fleet):
     found = generate(tmp_path / "a.jsonl", tmp_path / "out", generator=fleet, input_tokens=100)
     assert (found.documents, found.repeated, found.cut) == (3, 2, 1)
     assert found.cost["prompt_tokens"] < 3 * 400
+    # Copies behind a full shard, the last one among them, are counted as well.
+    for shard in (1, 3):
+        found = generate(tmp_path / "a.jsonl", tmp_path / f"of{shard}", generator=fleet, shard=shard)
+        assert (found.documents, found.repeated) == (3, 2)
+
+
+def test_a_shard_whose_text_is_gone_is_written_again(source, server, fleet, tmp_path):
+    found = generate(source, tmp_path / "out", generator=fleet, shard=8)
+    before, asked = content(found.path), server.asked
+    (tmp_path / "out/00001.jsonl").unlink()
+    assert len(read_generated(found.path).files) == 3
+    generate(source, tmp_path / "out", generator=fleet, shard=8)
+    assert (content(found.path), server.asked) == (before, asked)
+    for broken in ("{}", "3", "{"):
+        (tmp_path / "out/00001.json").write_text(broken, encoding="utf-8")
+        with pytest.raises(GeneratorError, match=r"00001\.json: cannot be read .* Remove it"):
+            generate(source, tmp_path / "out", generator=fleet, shard=8)
 
 
 def test_another_seed_gives_other_texts(source, fleet, tmp_path):
@@ -363,12 +380,17 @@ def test_impossible_values(source, fleet, tmp_path):
         ({"top_p": 0.0}, "top_p 0.0"),
         ({"input_tokens": 0}, "input_tokens is 0"),
         ({"style": "poem"}, "no style 'poem'"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"price_per_hour": float("nan")}, "a price is nan"),
+        ({"price_per_million": -3.0}, "a price is -3.0"),
     ]
     for options, said in wrong:
         with pytest.raises(GeneratorError, match=said):
             generate(source, tmp_path / "out", generator=fleet, **options)
     with pytest.raises(GeneratorError, match="min_tokens is -1"):
         Filters(min_tokens=-1)
+    with pytest.raises(GeneratorError, match="over inf"):
+        Filters(over=float("inf"))
     for url in ("node7:8000", "ftp://x/v1", "http://"):
         with pytest.raises(GeneratorError, match="is no server's URL"):
             Fleet("fake", urls=[url])
