@@ -114,6 +114,12 @@ def test_a_chapter_is_written_from_the_outline_alone():
             assert chapter.final
 
 
+def test_half_a_character_in_an_outline_can_be_asked_about():
+    style = get_style("textbook")
+    for chapter in style.then(style.first("x")[0], outline(["half \ud800"] * 10)):
+        assert "10. half ?" in chapter.messages[-1]["content"]
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -391,7 +397,7 @@ def test_impossible_values(source, fleet, tmp_path):
         Filters(min_tokens=-1)
     with pytest.raises(GeneratorError, match="over inf"):
         Filters(over=float("inf"))
-    for url in ("node7:8000", "ftp://x/v1", "http://"):
+    for url in ("node7:8000", "ftp://x/v1", "http://", "http://[::1", "http://h:99999/v1"):
         with pytest.raises(GeneratorError, match="is no server's URL"):
             Fleet("fake", urls=[url])
     with pytest.raises(GeneratorError, match="no servers"):
