@@ -22,6 +22,7 @@ from lawkit.generators._generator import Answer, Failure, Generator
 from lawkit.generators._shard import Plan, Shard, documents_digest
 from lawkit.generators._summary import Generated, read_generated
 from lawkit.generators.filters import Filters
+from lawkit.generators.replay import Replay
 from lawkit.generators.styles import get_style
 
 __all__ = ["Progress", "generate"]
@@ -119,8 +120,9 @@ def generate(
     Raises
     ------
     GeneratorError
-        When the folder was made with other settings or documents, is used by another process, cannot be written or is
-        full, and when no more answers can be had. What was finished is kept, and the same call goes on from there.
+        When the folder was made, or answers to replay were recorded, with other settings or documents, when the folder
+        is used by another process, cannot be written or is full, and when no more answers can be had. What was finished
+        is kept, and the same call goes on from there.
     CorpusError
         When the documents cannot be read.
     """
@@ -155,6 +157,8 @@ def generate(
         "shard": shard,
         **cutter.rule,
     }
+    if isinstance(generator, Replay):
+        generator.check(settings)
     folder = Path(out)
     plan = Plan(
         style=prompt,

@@ -356,6 +356,24 @@ def test_replay_gives_the_recorded_text_to_the_byte(source, fleet, server, tmp_p
     assert more.failed["not recorded"] > 0
 
 
+def test_answers_are_replayed_with_the_settings_they_were_recorded_with(source, fleet, tmp_path):
+    recorded = generate(source, tmp_path / "out", generator=fleet, tokens=1, temperature=1.0, max_tokens=70)
+    replay = Replay(recorded.path)
+    for other, said in (
+        ({"max_tokens": 70}, "temperature 1.0, not 0.7"),
+        ({"temperature": 1.0}, "max_tokens 70, not 2048"),
+        ({"temperature": 1.0, "max_tokens": 70, "seed": 1}, "seed 0, not 1"),
+        ({"temperature": 1.0, "max_tokens": 70, "style": "qa"}, "prompt 'hq-1', not 'qa-1'"),
+    ):
+        with pytest.raises(GeneratorError, match=f"were recorded with {said}"):
+            generate(source, tmp_path / "again", generator=replay, **other)
+    kept = Filters(keep_cut_off=True)
+    again = generate(
+        source, tmp_path / "again", generator=replay, temperature=1.0, max_tokens=70, filters=kept
+    )
+    assert again.texts == recorded.texts + recorded.dropped["cut off"]
+
+
 def test_what_was_generated_is_a_source_like_any_other(source, fleet, tmp_path):
     from lawkit.corpus import build
 
@@ -437,5 +455,8 @@ def test_command(source, server, tmp_path, capsys):
         [*arguments, "--option", "x"],
         [*arguments, "--option", "nonsense=1"],
         ["generate", str(source), "--generator", "replay", "-o", str(tmp_path / "x")],
+        [*arguments, "--recorded", str(tmp_path / "out")],
+        [*arguments, "--generator", "server"],
+        [*again, "--timeout", "3", "-o", str(tmp_path / "x")],
     ):
         assert main(wrong) == 2
