@@ -9,10 +9,7 @@ from typing import Any
 from lawkit.errors import GeneratorError
 from lawkit.generators._generator import Answer
 
-__all__ = ["REASONS", "Filters"]
-
-#: Why an answer is dropped, in the order in which it is asked.
-REASONS = ("empty", "cut off", "context full", "short", "long")
+__all__ = ["Filters"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,7 @@ class Filters:
             )
 
     def why_dropped(self, answer: Answer, *, max_tokens: int, target_tokens: int) -> str | None:
-        """One of `REASONS`, or None where the answer is kept.
+        """``empty``, ``cut off``, ``context full``, ``short`` or ``long``, or None where the answer is kept.
 
         Parameters
         ----------
