@@ -90,8 +90,8 @@ def generate(
     style
         ``hq``, ``qa``, ``textbook``, or the version of a prompt.
     tokens
-        Stop at the first end of a shard where at least so many tokens were kept, as the model counts them; None: use
-        all documents.
+        Begin no more shards when at least so many tokens were kept, as the model counts them, or are likely to be once
+        the shards under way are done; None: use all documents.
     seed
         Another seed gives other texts for the same documents.
     temperature, top_p, max_tokens

@@ -356,15 +356,35 @@ def test_replay_gives_the_recorded_text_to_the_byte(source, fleet, server, tmp_p
     assert more.failed["not recorded"] > 0
 
 
+def test_a_request_that_a_generator_leaves_out_fails_alone(source, tmp_path):
+    class Forgetful:
+        model, shards_at_once = "m", 1
+        n_params: float | None = None
+
+        def answers(self, requests):
+            for place in range(len(requests) - 1):
+                yield place, Answer(text="word " * 60, finish="stop", prompt_tokens=1, completion_tokens=60)
+
+        def about(self) -> dict[str, Any]:
+            return {}
+
+        def close(self) -> None:
+            pass
+
+    found = generate(source, tmp_path / "out", generator=Forgetful(), shard=10)
+    assert (found.texts, dict(found.failed)) == (27, {"no answer": 3})
+
+
 def test_answers_are_replayed_with_the_settings_they_were_recorded_with(source, fleet, tmp_path):
     recorded = generate(source, tmp_path / "out", generator=fleet, tokens=1, temperature=1.0, max_tokens=70)
     replay = Replay(recorded.path)
-    for other, said in (
+    others: list[tuple[dict[str, Any], str]] = [
         ({"max_tokens": 70}, "temperature 1.0, not 0.7"),
         ({"temperature": 1.0}, "max_tokens 70, not 2048"),
         ({"temperature": 1.0, "max_tokens": 70, "seed": 1}, "seed 0, not 1"),
         ({"temperature": 1.0, "max_tokens": 70, "style": "qa"}, "prompt 'hq-1', not 'qa-1'"),
-    ):
+    ]
+    for other, said in others:
         with pytest.raises(GeneratorError, match=f"were recorded with {said}"):
             generate(source, tmp_path / "again", generator=replay, **other)
     kept = Filters(keep_cut_off=True)
