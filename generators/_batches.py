@@ -15,7 +15,7 @@ __all__ = ["Batch", "batches"]
 
 @dataclass
 class Batch:
-    """Distinct documents of one shard, and how many copies of earlier ones stood among them."""
+    """Distinct documents of one shard, and how many copies of earlier ones stood among and after them."""
 
     documents: list[Document]
     repeated: int = 0
@@ -32,10 +32,10 @@ def batches(read: Iterator[Any], cutter: Cutter, size: int) -> Iterator[Batch]:
             batch.repeated += 1
             continue
         seen.add(short)
-        text, cut = cutter(document.text)
-        batch.documents.append(Document(digest.hexdigest(), text, cut))
-        if len(batch.documents) == size:
+        if len(batch.documents) == size:  # not before: copies that follow the last document count too
             yield batch
             batch = Batch([])
+        text, cut = cutter(document.text)
+        batch.documents.append(Document(digest.hexdigest(), text, cut))
     if batch.documents:
         yield batch

@@ -60,7 +60,12 @@ class Endpoint:
             raise GeneratorError(
                 "the package openai is needed to talk to servers: pip install 'lawkit[generate]'"
             ) from None
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # half an IPv6 address, a port that is none
+            usable = False
+        if not usable:
             raise GeneratorError(f"{url!r} is no server's URL; write one such as http://localhost:8000/v1.")
         self.url, self._model, self._timeout_s = url.rstrip("/"), model, timeout_s
         self._client = openai.AsyncOpenAI(
@@ -89,7 +94,7 @@ class Endpoint:
         Raises
         ------
         GeneratorError
-            When it wants another key.
+            When it wants another key, or is something else than an OpenAI-compatible server.
         """
         import openai
 
@@ -98,7 +103,12 @@ class Endpoint:
                 return [model.id async for model in self._client.models.list()]
         except (openai.AuthenticationError, openai.PermissionDeniedError):
             raise GeneratorError(f"{self.url}: {_KEY}") from None
-        except (openai.OpenAIError, TimeoutError, ValueError) as error:
+        except (openai.NotFoundError, AttributeError, TypeError, ValueError):
+            raise GeneratorError(
+                f"{self.url}/models is no list of models: is the URL that of an OpenAI-compatible server? Most end "
+                "in /v1."
+            ) from None
+        except (openai.OpenAIError, TimeoutError) as error:
             return f"{self.url}: {_said(error, '')}"
 
     async def ask(self, request: Request) -> Outcome:
@@ -155,17 +165,24 @@ _KEY = "the server wants another key: set OPENAI_API_KEY."
 
 
 def _answer(said: Any) -> Answer | Failure:
-    choice = said.choices[0]
-    if said.usage is None:
+    choice, usage = said.choices[0], said.usage
+    if usage is None or not (_is_count(usage.prompt_tokens) and _is_count(usage.completion_tokens)):
         return Failure(reason="no usage", message="the server does not say how many tokens it took")
+    if choice.finish_reason == "content_filter":
+        return Failure(reason="withheld", message="the server's content filter ended the answer")
     return Answer(
         text=(choice.message.content or "")
         .encode(errors="replace")
         .decode(),  # JSON can spell half a character
         finish="length" if choice.finish_reason == "length" else "stop",
-        prompt_tokens=said.usage.prompt_tokens,
-        completion_tokens=said.usage.completion_tokens,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
     )
+
+
+def _is_count(value: object) -> bool:
+    # What a server says is not checked by the library.
+    return type(value) is int and value >= 0
 
 
 def _refusal(error: Any, prompt: str) -> Outcome:
@@ -185,9 +202,10 @@ def _said(error: BaseException, prompt: str) -> str:
     """The words of an error, in one short line that repeats nothing of the prompt."""
     body = getattr(error, "body", None)
     text = body.get("message") if isinstance(body, dict) else None
-    text = " ".join(str(text or error or type(error).__name__).split())
+    text = " ".join(str(text or error or type(error).__name__).split())[:300]
+    prompt = " ".join(prompt.split())
     code = getattr(error, "status_code", None)
     about = f"{code}: " if code else ""
     if any(text[i : i + _REPEATED] in prompt for i in range(len(text) - _REPEATED + 1)):
         return f"{about}the server's message repeats the prompt and is left out"
-    return f"{about}{text}"[:300]
+    return f"{about}{text}"

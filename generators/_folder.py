@@ -136,12 +136,15 @@ def write_shard(
 
 
 def read_shard(folder: Path, index: int) -> dict[str, Any] | None:
-    """What is known of a finished shard; None where it is not finished."""
+    """What is known of a finished shard; None where it is not finished, or its texts are gone."""
     try:
-        return json.loads(_about_file(folder, index).read_text(encoding="utf-8"))
+        about = json.loads(_about_file(folder, index).read_text(encoding="utf-8"))
+        if "documents_sha256" not in about:
+            raise ValueError("it is no record of a shard")
+        return about if text_file(folder, index).is_file() else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise GeneratorError(
             f"{_about_file(folder, index)}: cannot be read ({error}). Remove it: its shard is then made again from "
             "the answers that are kept."
@@ -150,7 +153,7 @@ def read_shard(folder: Path, index: int) -> dict[str, Any] | None:
 
 def shards(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The finished shards in their order."""
-    for index in sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()):
+    for index in sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()):
         about = read_shard(folder, index)
         if about is not None:
             yield index, about

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from lawkit.generators._generator import Answer, Failure, Generator
 from lawkit.generators._shard import Plan, Shard, documents_digest
 from lawkit.generators._summary import Generated, read_generated
 from lawkit.generators.filters import Filters
+from lawkit.generators.replay import Replay
 from lawkit.generators.styles import get_style
 
 __all__ = ["Progress", "generate"]
@@ -88,8 +90,8 @@ def generate(
     style
         ``hq``, ``qa``, ``textbook``, or the version of a prompt.
     tokens
-        Stop at the first end of a shard where at least so many tokens were kept, as the model counts them; None: use
-        all documents.
+        Begin no more shards when at least so many tokens were kept, as the model counts them, or are likely to be once
+        the shards under way are done; None: use all documents.
     seed
         Another seed gives other texts for the same documents.
     temperature, top_p, max_tokens
@@ -118,8 +120,9 @@ def generate(
     Raises
     ------
     GeneratorError
-        When the folder was made with other settings or documents, is used by another process, cannot be written or is
-        full, and when no more answers can be had. What was finished is kept, and the same call goes on from there.
+        When the folder was made, or answers to replay were recorded, with other settings or documents, when the folder
+        is used by another process, cannot be written or is full, and when no more answers can be had. What was finished
+        is kept, and the same call goes on from there.
     CorpusError
         When the documents cannot be read.
     """
@@ -130,10 +133,13 @@ def generate(
     filters = filters or Filters()
     if shard < 1:
         raise GeneratorError(f"shard is {shard!r}: at least 1 document.")
-    if not (temperature >= 0 and 0 < top_p <= 1):
+    if not (0 <= temperature < math.inf and 0 < top_p <= 1):
         raise GeneratorError(
             f"temperature is {temperature!r} and top_p {top_p!r}: at least 0, and above 0 to 1."
         )
+    for price in (price_per_hour, price_per_million):
+        if price is not None and not 0 <= price < math.inf:
+            raise GeneratorError(f"a price is {price!r}: at least 0.")
     cutter = Cutter(input_tokens, tokenizer)
     rules = reading_options(text_column, document_separator, encoding_errors, max_document_bytes)
     warnings: list[str] = []
@@ -151,6 +157,8 @@ def generate(
         "shard": shard,
         **cutter.rule,
     }
+    if isinstance(generator, Replay):
+        generator.check(settings)
     folder = Path(out)
     plan = Plan(
         style=prompt,
@@ -222,6 +230,7 @@ class _Job:
 
         with ThreadPoolExecutor(at_once) as pool:
             try:
+                index = -1
                 for index, batch in enumerate(source):
                     while under_way and (len(under_way) >= at_once or enough()):
                         finish()
@@ -239,6 +248,9 @@ class _Job:
                     else:
                         self._work(shard)  # some libraries want the main thread
                     under_way.append((shard, batch, future))
+                else:
+                    if read_shard(self.folder, index + 1) is not None:
+                        raise self._changed(index + 1)
                 while under_way:
                     finish()
             except BaseException:
@@ -260,11 +272,14 @@ class _Job:
             return None
         first = (document.digest for document in batch.documents[: about["documents"]])
         if documents_digest(first) != about["documents_sha256"]:
-            raise GeneratorError(
-                f"{self.folder}: the documents of shard {index} are not those that it was generated from: the source "
-                "changed. Put it back, or name another folder; documents may be added at the source's end."
-            )
+            raise self._changed(index)
         return about if about["documents"] == len(batch.documents) else None
+
+    def _changed(self, index: int) -> GeneratorError:
+        return GeneratorError(
+            f"{self.folder}: the documents of shard {index} are not those that it was generated from: the source "
+            "changed. Put it back, or name another folder; documents may be added at the source's end."
+        )
 
     def _work(self, shard: Shard) -> None:
         shard.work(self.plan, self.generator, self.folder, self._answered)

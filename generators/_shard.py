@@ -16,6 +16,8 @@ from lawkit.generators.styles import OutlineError, Step, Style
 
 __all__ = ["Document", "Plan", "Shard", "documents_digest"]
 
+_UNANSWERED = Failure(reason="no answer", message="the generator did not answer")
+
 
 @dataclass(frozen=True)
 class Document:
@@ -103,7 +105,7 @@ class Shard:
                     else:
                         failed[missing[place].key] = result
                     tell(result)
-                results = [log.get(request.key) or failed[request.key] for request in requests]
+                results = [log.get(r.key) or failed.get(r.key, _UNANSWERED) for r in requests]
                 asked = [
                     following
                     for each, result in zip(asked, results, strict=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lawkit.errors import GeneratorError
 from lawkit.generators._generator import Answer
 
-__all__ = ["REASONS", "Filters"]
-
-#: Why an answer is dropped, in the order in which it is asked.
-REASONS = ("empty", "cut off", "context full", "short", "long")
+__all__ = ["Filters"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +37,13 @@ class Filters:
     keep_cut_off: bool = False
 
     def __post_init__(self) -> None:
-        if self.min_tokens < 0 or not self.over >= 1:
+        if self.min_tokens < 0 or not 1 <= self.over < math.inf:
             raise GeneratorError(
                 f"min_tokens is {self.min_tokens!r} and over {self.over!r}: at least 0, and at least 1."
             )
 
     def why_dropped(self, answer: Answer, *, max_tokens: int, target_tokens: int) -> str | None:
-        """One of `REASONS`, or None where the answer is kept.
+        """``empty``, ``cut off``, ``context full``, ``short`` or ``long``, or None where the answer is kept.
 
         Parameters
         ----------

@@ -188,9 +188,8 @@ class Fleet:
             found = await asyncio.gather(*(server.models() for server in self._servers))
             for server, models in zip(self._servers, found, strict=True):
                 if not isinstance(models, str) and self.model not in models:
-                    self._stop(
-                        f"{server.url} serves no model {self.model!r}; it serves {', '.join(map(repr, models))}."
-                    )
+                    serves = ", ".join(map(repr, models)) or "none"
+                    self._stop(f"{server.url} serves no model {self.model!r}; it serves {serves}.")
             if any(not isinstance(models, str) for models in found):
                 return
             self._give_up_stopped()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lawkit.errors import GeneratorError
 from lawkit.generators._answers import FOLDER, AnswerLog
 from lawkit.generators._folder import read_settings
 from lawkit.generators._generator import Answer, Failure, Request
@@ -28,7 +29,7 @@ class Replay:
 
     def __init__(self, recorded: str | Path, *, n_params: float | None = None) -> None:
         self.recorded = Path(recorded)
-        settings = read_settings(self.recorded)
+        self._settings = settings = read_settings(self.recorded)
         self.model: str = settings["model"]
         self.n_params: float | None = n_params if n_params is not None else settings["n_params"]
         self._places: dict[str, tuple[Path, int]] | None = None
@@ -45,6 +46,21 @@ class Replay:
                 yield place, Failure(reason="not recorded", message=said)
             else:
                 yield place, AnswerLog.read_at(*found)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that are not those of the recorded answers, which would be written down as if they were.
+
+        Raises
+        ------
+        GeneratorError
+            When they differ in more than shards, filters and the tokenizer that cut the documents.
+        """
+        for name in ("prompt", "seed", "temperature", "top_p", "max_tokens", "input_tokens"):
+            if settings[name] != self._settings[name]:
+                raise GeneratorError(
+                    f"the answers in {self.recorded} were recorded with {name} {self._settings[name]!r}, not "
+                    f"{settings[name]!r}: replay them with the same."
+                )
 
     def about(self) -> dict[str, Any]:
         """Where the answers were recorded."""

@@ -143,7 +143,9 @@ def get_style(name: str, max_tokens: int | None = None) -> Style:
 
 
 def _filled(messages: list[dict[str, str]], **values: str) -> tuple[Mapping[str, str], ...]:
-    # One pass: what a document says is never taken for a place to fill.
+    # One pass: what a document says is never taken for a place to fill. Half a character, which JSON can spell and
+    # an outline hold, cannot be sent.
+    values = {name: text.encode(errors="replace").decode() for name, text in values.items()}
     return tuple(
         {"role": m["role"], "content": Template(m["content"].strip()).substitute(values)} for m in messages
     )

@@ -41,7 +41,8 @@ class FakeServer:
         How long an answer takes.
     fault
         Called with the number of the request and its body; returns None for an answer, or what goes wrong: a status
-        such as "500", "close" (the connection), "hang", "empty", "cut" (finish_reason length), "garbage".
+        such as "500", "close" (the connection), "hang", "empty", "cut" (finish_reason length), "garbage", "uncounted"
+        (no numbers in its usage), "filtered" (finish_reason content_filter).
     answer
         What is said.
     """
@@ -56,6 +57,8 @@ class FakeServer:
     ) -> None:
         self.seconds, self.fault, self.answer, self.key = seconds, fault, answer, key
         self.asked = self.at_once = self.most_at_once = 0
+        #: What a question for the models is answered with: a status and a body.
+        self.models: tuple[int, bytes] = 200, b'{"object": "list", "data": [{"id": "fake", "object": "model"}]}'
         #: How often each request was answered, by its seed.
         self.answered: Counter[int] = Counter()
         self._lock = threading.Lock()
@@ -124,6 +127,10 @@ class FakeServer:
                 "prompt_tokens": n_prompt, "completion_tokens": n_tokens, "total_tokens": n_prompt + n_tokens,
             },
         }  # fmt: skip
+        if wrong == "uncounted":
+            reply["usage"] = {"prompt_tokens": None, "total_tokens": 7}
+        if wrong == "filtered":
+            choice["finish_reason"] = "content_filter"
         handler.reply(200, json.dumps(reply).encode())
 
 
@@ -142,8 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        known = {"object": "list", "data": [{"id": "fake", "object": "model", "created": 1, "owned_by": "x"}]}
-        self.reply(200, json.dumps(known).encode())
+        self.reply(*self.server.fake.models)
 
     def do_POST(self) -> None:
         fake = self.server.fake

@@ -66,6 +66,11 @@ def test_a_study_of_two_generators(natural, tmp_path, capsys):
     assert len(runs) == 2 * 2 * 2 * len(RATIOS) + 2 * 4
     ratios = {(name, run.weights.get(name, 0.0)) for run in runs for name in "ab"}
     assert {ratio for name, ratio in ratios if name == "b"} == {0.0, *RATIOS}
+    # Other files are not taken for the first ones.
+    lines = natural.read_text(encoding="utf-8").splitlines(keepends=True)
+    natural.write_text("".join(lines[len(lines) // 2 :]), encoding="utf-8")
+    assert main(arguments) == 1
+    assert "the documents of shard 0 are not those" in capsys.readouterr().err
 
 
 def test_what_it_refuses(natural, tmp_path):
@@ -73,4 +78,6 @@ def test_what_it_refuses(natural, tmp_path):
         prepare(tmp_path, [natural], {}, tokens=1)
     with pytest.raises(SystemExit):
         main([str(tmp_path), str(natural), "--model", "fake"])
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), str(natural), "--model", "a=x", "--model", "a=y"])
     assert main([str(tmp_path), str(tmp_path / "none.jsonl"), "--model", "a=fake@http://127.0.0.1:9/v1"]) == 1

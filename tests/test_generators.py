@@ -114,6 +114,12 @@ def test_a_chapter_is_written_from_the_outline_alone():
             assert chapter.final
 
 
+def test_half_a_character_in_an_outline_can_be_asked_about():
+    style = get_style("textbook")
+    for chapter in style.then(style.first("x")[0], outline(["half \ud800"] * 10)):
+        assert "10. half ?" in chapter.messages[-1]["content"]
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -242,7 +248,7 @@ def test_documents_may_be_added_at_the_end(source, server, fleet, tmp_path):
 def test_a_source_that_changed_is_refused(source, fleet, tmp_path):
     generate(source, tmp_path / "out", generator=fleet, shard=8)
     lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
-    for changed in ([lines[1], lines[0], *lines[2:]], lines[:-1]):
+    for changed in ([lines[1], lines[0], *lines[2:]], lines[:-1], lines[:24]):
         source.write_text("".join(changed), encoding="utf-8")
         with pytest.raises(GeneratorError, match=r"documents of shard [03] are not those"):
             generate(source, tmp_path / "out", generator=fleet, shard=8)
@@ -273,6 +279,23 @@ def test_copies_are_left_out_and_long_documents_seen_in_part(tmp_path, fleet):
     found = generate(tmp_path / "a.jsonl", tmp_path / "out", generator=fleet, input_tokens=100)
     assert (found.documents, found.repeated, found.cut) == (3, 2, 1)
     assert found.cost["prompt_tokens"] < 3 * 400
+    # Copies behind a full shard, the last one among them, are counted as well.
+    for shard in (1, 3):
+        found = generate(tmp_path / "a.jsonl", tmp_path / f"of{shard}", generator=fleet, shard=shard)
+        assert (found.documents, found.repeated) == (3, 2)
+
+
+def test_a_shard_whose_text_is_gone_is_written_again(source, server, fleet, tmp_path):
+    found = generate(source, tmp_path / "out", generator=fleet, shard=8)
+    before, asked = content(found.path), server.asked
+    (tmp_path / "out/00001.jsonl").unlink()
+    assert len(read_generated(found.path).files) == 3
+    generate(source, tmp_path / "out", generator=fleet, shard=8)
+    assert (content(found.path), server.asked) == (before, asked)
+    for broken in ("{}", "3", "{"):
+        (tmp_path / "out/00001.json").write_text(broken, encoding="utf-8")
+        with pytest.raises(GeneratorError, match=r"00001\.json: cannot be read .* Remove it"):
+            generate(source, tmp_path / "out", generator=fleet, shard=8)
 
 
 def test_another_seed_gives_other_texts(source, fleet, tmp_path):
@@ -333,6 +356,44 @@ def test_replay_gives_the_recorded_text_to_the_byte(source, fleet, server, tmp_p
     assert more.failed["not recorded"] > 0
 
 
+def test_a_request_that_a_generator_leaves_out_fails_alone(source, tmp_path):
+    class Forgetful:
+        model, shards_at_once = "m", 1
+        n_params: float | None = None
+
+        def answers(self, requests):
+            for place in range(len(requests) - 1):
+                yield place, Answer(text="word " * 60, finish="stop", prompt_tokens=1, completion_tokens=60)
+
+        def about(self) -> dict[str, Any]:
+            return {}
+
+        def close(self) -> None:
+            pass
+
+    found = generate(source, tmp_path / "out", generator=Forgetful(), shard=10)
+    assert (found.texts, dict(found.failed)) == (27, {"no answer": 3})
+
+
+def test_answers_are_replayed_with_the_settings_they_were_recorded_with(source, fleet, tmp_path):
+    recorded = generate(source, tmp_path / "out", generator=fleet, tokens=1, temperature=1.0, max_tokens=70)
+    replay = Replay(recorded.path)
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"max_tokens": 70}, "temperature 1.0, not 0.7"),
+        ({"temperature": 1.0}, "max_tokens 70, not 2048"),
+        ({"temperature": 1.0, "max_tokens": 70, "seed": 1}, "seed 0, not 1"),
+        ({"temperature": 1.0, "max_tokens": 70, "style": "qa"}, "prompt 'hq-1', not 'qa-1'"),
+    ]
+    for other, said in others:
+        with pytest.raises(GeneratorError, match=f"were recorded with {said}"):
+            generate(source, tmp_path / "again", generator=replay, **other)
+    kept = Filters(keep_cut_off=True)
+    again = generate(
+        source, tmp_path / "again", generator=replay, temperature=1.0, max_tokens=70, filters=kept
+    )
+    assert again.texts == recorded.texts + recorded.dropped["cut off"]
+
+
 def test_what_was_generated_is_a_source_like_any_other(source, fleet, tmp_path):
     from lawkit.corpus import build
 
@@ -363,13 +424,18 @@ def test_impossible_values(source, fleet, tmp_path):
         ({"top_p": 0.0}, "top_p 0.0"),
         ({"input_tokens": 0}, "input_tokens is 0"),
         ({"style": "poem"}, "no style 'poem'"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"price_per_hour": float("nan")}, "a price is nan"),
+        ({"price_per_million": -3.0}, "a price is -3.0"),
     ]
     for options, said in wrong:
         with pytest.raises(GeneratorError, match=said):
             generate(source, tmp_path / "out", generator=fleet, **options)
     with pytest.raises(GeneratorError, match="min_tokens is -1"):
         Filters(min_tokens=-1)
-    for url in ("node7:8000", "ftp://x/v1", "http://"):
+    with pytest.raises(GeneratorError, match="over inf"):
+        Filters(over=float("inf"))
+    for url in ("node7:8000", "ftp://x/v1", "http://", "http://[::1", "http://h:99999/v1"):
         with pytest.raises(GeneratorError, match="is no server's URL"):
             Fleet("fake", urls=[url])
     with pytest.raises(GeneratorError, match="no servers"):
@@ -409,5 +475,8 @@ def test_command(source, server, tmp_path, capsys):
         [*arguments, "--option", "x"],
         [*arguments, "--option", "nonsense=1"],
         ["generate", str(source), "--generator", "replay", "-o", str(tmp_path / "x")],
+        [*arguments, "--recorded", str(tmp_path / "out")],
+        [*arguments, "--generator", "server"],
+        [*again, "--timeout", "3", "-o", str(tmp_path / "x")],
     ):
         assert main(wrong) == 2

@@ -59,6 +59,8 @@ def about(document: int) -> str:
         ("400", 1, "too long"),
         ("413", 1, "too long"),
         ("422", 1, "status 422"),
+        ("uncounted", 1, "no usage"),
+        ("filtered", 1, "withheld"),
         ("500", 3, "status 500"),
         ("503", 3, "status 503"),
         ("429", 3, "status 429"),
@@ -117,6 +119,17 @@ def test_a_wrong_model_is_said_before_anything_is_asked(tmp_path):
             list(fleet.answers([request()]))
         fleet.close()
         assert server.asked == 0
+
+
+@pytest.mark.parametrize("reply", [(404, b"{}"), (200, b"<html>"), (200, b"3"), (200, b'{"data": ["fake"]}')])
+def test_something_else_than_a_server_of_models_is_said_at_once(tmp_path, reply):
+    with FakeServer() as server:
+        server.models = reply
+        with pytest.raises(GeneratorError, match=r"/v1/models is no list of models: .* end in /v1"):
+            job(tmp_path, server)
+        server.models = 200, b'{"error": "x"}'
+        with pytest.raises(GeneratorError, match=r"serves no model 'fake'; it serves none\."):
+            job(tmp_path, server)
 
 
 def test_a_key_that_the_server_does_not_take(tmp_path, monkeypatch):
@@ -310,3 +323,11 @@ def test_neither_prompts_nor_answers_are_told(tmp_path, capfd, caplog):
     for text in (told, answered, say(body)):
         words = text.split()
         assert not [i for i in range(len(words) - 4) if " ".join(words[i : i + 5]) in said]
+
+
+def test_a_prompt_of_short_lines_is_not_told_either():
+    from lawkit.generators._endpoint import _said
+
+    prompt = "The bee flies.\nThe bear eats.\nThe hive falls."
+    assert "repeats the prompt" in _said(ValueError("no: " + prompt), prompt)
+    assert len(_said(ValueError("no " * 200), prompt)) == 300

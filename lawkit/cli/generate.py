@@ -19,6 +19,13 @@ from lawkit.cli._types import SIZE
 if TYPE_CHECKING:
     from lawkit.generators import Generated, Generator, Progress
 
+#: Options that a generator of ours would pass on to vLLM, or not look at.
+_UNUSED = {
+    "fleet": ("recorded",),
+    "server": ("recorded", "urls"),
+    "in-process": ("recorded", "urls", "python", "concurrency", "timeout"),
+    "replay": ("model", "urls", "python", "concurrency", "timeout", "extra"),
+}
 #: Seconds between two lines of progress where there is no terminal.
 _EVERY_S = 60.0
 
@@ -179,6 +186,10 @@ def _generator(name: str | None, out: Path, options: dict[str, Any]) -> Generato
 
     name = name or ("fleet" if options["urls"] else "server")
     kind = get(name)
+    for option in _UNUSED.get(name, ()):
+        if options[option]:
+            flag = {"urls": "url", "extra": "option"}.get(option, option)
+            raise click.UsageError(f"--{flag} is nothing to --generator {name}: leave it out")
     if name == "replay":
         if options["recorded"] is None:
             raise click.UsageError("--generator replay needs --recorded, the folder of an earlier run")

@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> int:
             model, _, url = model.partition("@")
             if not (name and equals and model):
                 parser.error(f"--model {text!r} is not of the form NAME=MODEL or NAME=MODEL@URL")
+            if name in generators:
+                parser.error(f"--model {name!r} is given twice: give each model a name of its own")
             generators[name] = Fleet(model, urls=[url]) if url else Server(model)
         folder = prepare(
             asked.folder,

@@ -106,13 +106,12 @@ def _split(files: Sequence[str | Path], folder: Path) -> tuple[Path, Path]:
     from lawkit.corpus._options import find_files, reading_options
 
     halves = folder / "rephrased.jsonl", folder / "natural.jsonl"
-    if not all(half.is_file() for half in halves):
-        lines: tuple[list[str], list[str]] = ([], [])
-        for document in documents(find_files({NATURAL: files}, [])[NATURAL], reading_options()):
-            side = hashlib.blake2b(document.raw, digest_size=1).digest()[0] % 2
-            lines[side].append(json.dumps({"text": document.text}, ensure_ascii=False) + "\n")
-        for half, text in zip(halves, lines, strict=True):
-            replace_file("".join(text).encode(), half)
+    lines: tuple[list[str], list[str]] = ([], [])
+    for document in documents(find_files({NATURAL: files}, [])[NATURAL], reading_options()):
+        side = hashlib.blake2b(document.raw, digest_size=1).digest()[0] % 2
+        lines[side].append(json.dumps({"text": document.text}, ensure_ascii=False) + "\n")
+    for half, text in zip(halves, lines, strict=True):  # each time: other files are other documents
+        replace_file("".join(text).encode(), half)
     return halves
 
 
