@@ -58,7 +58,10 @@ class FakeServer:
         self.seconds, self.fault, self.answer, self.key = seconds, fault, answer, key
         self.asked = self.at_once = self.most_at_once = 0
         #: What a question for the models is answered with: a status and a body.
-        self.models: tuple[int, bytes] = 200, b'{"object": "list", "data": [{"id": "fake", "object": "model"}]}'
+        self.models: tuple[int, bytes] = (
+            200,
+            b'{"object": "list", "data": [{"id": "fake", "object": "model"}]}',
+        )
         #: How often each request was answered, by its seed.
         self.answered: Counter[int] = Counter()
         self._lock = threading.Lock()
