@@ -10,10 +10,9 @@ class; `get` finds both.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from lawkit.errors import LawkitError
+from lawkit._plugins import Plugins
 
 if TYPE_CHECKING:
     from lawkit.backends._backend import Backend, RunSpec
@@ -32,10 +31,12 @@ BUILTIN: tuple[tuple[str, str, str], ...] = (
 _PUBLIC = {"Backend": "_backend", "RunSpec": "_backend", **{cls: module for _, module, cls in BUILTIN}}
 
 
+_PLUGINS = Plugins(kind="backend", builtin=BUILTIN, method="run")
+
+
 def names() -> list[str]:
     """Names of all backends that are installed, ours first."""
-    ours = [name for name, _, _ in BUILTIN]
-    return ours + sorted({point.name for point in entry_points(group="lawkit.backends")} - set(ours))
+    return _PLUGINS.names()
 
 
 def get(name: str) -> type[Backend]:
@@ -51,25 +52,7 @@ def get(name: str) -> type[Backend]:
     >>> get("replay").__name__
     'Replay'
     """
-    for known, module, cls in BUILTIN:
-        if known == name:
-            return getattr(import_module(f"lawkit.backends.{module}"), cls)
-    points = [point for point in entry_points(group="lawkit.backends") if point.name == name]
-    if len(points) > 1:
-        raise LawkitError(f"{len(points)} installed packages have a backend {name!r}: uninstall all but one")
-    for point in points:
-        try:
-            found = point.load()
-        except Exception as error:
-            raise LawkitError(
-                f"the entry point {point.value!r} of backend {name!r} cannot be loaded: {error}"
-            ) from error
-        if not hasattr(found, "run"):
-            raise LawkitError(
-                f"the entry point {point.value!r} of backend {name!r} loads no class with a method run"
-            )
-        return found
-    raise LawkitError(f"no backend {name!r}; there are {', '.join(names())}")
+    return _PLUGINS.get(name)
 
 
 def __getattr__(name: str) -> Any:

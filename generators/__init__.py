@@ -12,9 +12,9 @@ group ``lawkit.generators`` that loads a class; `get` finds both::
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from lawkit._plugins import Plugins
 from lawkit.errors import GeneratorError
 
 if TYPE_CHECKING:
@@ -72,10 +72,12 @@ _PUBLIC = {
 }
 
 
+_PLUGINS = Plugins(kind="generator", builtin=BUILTIN, method="answers", error=GeneratorError)
+
+
 def names() -> list[str]:
     """Names of all generators that are installed, ours first."""
-    ours = [name for name, _, _ in BUILTIN]
-    return ours + sorted({point.name for point in entry_points(group="lawkit.generators")} - set(ours))
+    return _PLUGINS.names()
 
 
 def get(name: str) -> Any:
@@ -91,27 +93,7 @@ def get(name: str) -> Any:
     >>> get("fleet").__name__
     'Fleet'
     """
-    for known, module, cls in BUILTIN:
-        if known == name:
-            return getattr(import_module(f"lawkit.generators.{module}"), cls)
-    points = [point for point in entry_points(group="lawkit.generators") if point.name == name]
-    if len(points) > 1:
-        raise GeneratorError(
-            f"{len(points)} installed packages have a generator {name!r}: uninstall all but one"
-        )
-    for point in points:
-        try:
-            found = point.load()
-        except Exception as error:
-            raise GeneratorError(
-                f"the entry point {point.value!r} of generator {name!r} cannot be loaded: {error}"
-            ) from error
-        if not hasattr(found, "answers"):
-            raise GeneratorError(
-                f"the entry point {point.value!r} of generator {name!r} loads no class with a method answers"
-            )
-        return found
-    raise GeneratorError(f"no generator {name!r}; there are {', '.join(names())}")
+    return _PLUGINS.get(name)
 
 
 def __getattr__(name: str) -> Any:

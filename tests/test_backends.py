@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lawkit import backends, laws
+from lawkit import _plugins, backends, laws
 from lawkit.backends import Backend, Replay, RunSpec, Simulate
 from lawkit.errors import LawkitError
 from lawkit.runs import Runs
@@ -58,7 +58,7 @@ def test_a_third_partys_backend_is_found(monkeypatch):
             ("gone", "no_such:Thing"),
         )
     ]
-    monkeypatch.setattr(backends, "entry_points", lambda group: points if group == "lawkit.backends" else [])
+    monkeypatch.setattr(_plugins, "entry_points", lambda group: points if group == "lawkit.backends" else [])
     assert backends.names() == ["replay", "simulate", "torchtitan", "gone", "mine", "odd"]
     assert backends.get("mine").__name__ == "Runner"
     for name, said in (("odd", "no class with a method run"), ("gone", "cannot be loaded")):

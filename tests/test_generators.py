@@ -13,7 +13,7 @@ import pytest
 
 from fake_server import FakeServer, say
 from generating import content, documents, records
-from lawkit import generators
+from lawkit import _plugins, generators
 from lawkit.cli import main
 from lawkit.errors import GeneratorError
 from lawkit.generators import Answer, Filters, Fleet, Generator, Replay, generate, get_style, read_generated
@@ -59,7 +59,7 @@ def test_a_third_partys_generator_is_found(monkeypatch):
         EntryPoint(name=name, value=value, group="lawkit.generators")
         for name, value in (("mine", "fake_server:FakeServer"), ("gone", "no_such:Thing"))
     ]
-    monkeypatch.setattr(generators, "entry_points", lambda group: points)
+    monkeypatch.setattr(_plugins, "entry_points", lambda group: points)
     assert generators.names() == ["fleet", "server", "in-process", "replay", "gone", "mine"]
     for name, said in (("mine", "no class with a method answers"), ("gone", "cannot be loaded")):
         with pytest.raises(GeneratorError, match=said):
