@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,10 +126,11 @@ mixtures = [{{prose = 0.3, code = 0.7}}]
 def test_a_lost_machine_changes_nothing(machines, tmp_path):
     """Last, since the cluster has fewer machines afterwards."""
     here = study(tmp_path / "here", START)
-    there = study(tmp_path / "there", on(machines, START), more="seconds = 3")
+    there = study(tmp_path / "there", on(machines, START), more="seconds = 5")
     run_study(here)
     process = subprocess.Popen(command(there), env=LOOPBACK, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: events(there) >= 7)
+    time.sleep(1.5)  # The runs after those are under way on every machine then.
     machines.kill_one()
     _, told = process.communicate(timeout=600)
     assert process.returncode == 0, told
