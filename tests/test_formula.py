@@ -266,7 +266,8 @@ def test_a_valid_formula_means_what_python_says(text, values, random):
     try:
         parsed = parse_formula(text, SOURCES)
     except LawError as error:
-        assert "out of all proportion" in str(error)  # exp(-1000) and the like, which no float holds
+        if "out of all proportion" not in str(error):  # exp(-1000) and the like, which no float holds
+            raise
         reject()
     parameters = dict(zip(["E", "A", "alpha"], values, strict=False))
     n, d, u = (np.array([random.uniform(0.2, 3) for _ in range(4)]) for _ in range(3))
