@@ -49,9 +49,8 @@ class Trace:
 
     def stopped(self, tolerance: float) -> Trace:
         """Up to where a study ends that stops when `expected` stays below the tolerance for `TURNS` turns."""
-        below = self.expected < tolerance
-        both = np.flatnonzero(np.convolve(below, np.ones(TURNS), "valid") >= TURNS) + TURNS
-        end = int(both[0]) if len(both) else len(below)
+        turns = range(1, len(self.expected) + 1)
+        end = next((n for n in turns if settled(self.expected[:n], tolerance)), len(self.expected))
         return Trace(
             flops=self.flops[:end],
             runs=self.runs[:end],
@@ -72,7 +71,7 @@ def settled(expected: Sequence[float] | np.ndarray, tolerance: float) -> bool:
     One turn is not enough. A fit to few runs is now and then sure of itself by chance; the next turn's runs are
     chosen to find that out.
     """
-    return len(expected) >= TURNS and max(expected[-TURNS:]) < tolerance
+    return len(expected) >= TURNS and all(e < tolerance for e in expected[-TURNS:])
 
 
 def replay_study(

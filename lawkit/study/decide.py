@@ -112,7 +112,6 @@ def _second_order(goal: Goal, fit: Fit) -> float:
     """What proposals take the regret to be now."""
     import lawkit
 
-    asked = read_constraints(goal.constraints, fit.sources, fit.domains)
     found = lawkit.propose_runs(
         fit,
         n_params=goal.n_params,
@@ -122,9 +121,15 @@ def _second_order(goal: Goal, fit: Fit) -> float:
         candidates=fit.runs,
         method="variance",
         seed=goal.seed,
-        **{key: asked[key] for key in _HEEDED if key in asked},
+        **_heeded(goal, fit),
     )
     return found.expected_regret_now or 0.0
+
+
+def _heeded(goal: Goal, fit: Fit) -> dict[str, Any]:
+    """Those of the study's constraints that proposals heed, as `lawkit.propose_runs` takes them."""
+    asked = read_constraints(goal.constraints, fit.sources, fit.domains)
+    return {key: asked[key] for key in _HEEDED if key in asked}
 
 
 def propose(
@@ -156,7 +161,6 @@ def propose(
 
     seed = goal.seed + round_
     table = bench.candidates(_mixtures(goal, bench, fit, best, seed), done, failed)
-    asked = read_constraints(goal.constraints, bench.sources, bench.domains)
     proposal = lawkit.propose_runs(
         fit,
         n_params=goal.n_params,
@@ -166,7 +170,7 @@ def propose(
         candidates=table,
         method=goal.method,
         seed=seed,
-        **{key: asked[key] for key in _HEEDED if key in asked},
+        **_heeded(goal, fit),
     )
     at = {int(row): i for i, row in enumerate(table.rows)}
     runs = []
