@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lawkit.design.batch import Batch, Limits, greedy
+from lawkit.design.batch import Batch, Limits, greedy, in_order
 from lawkit.design.candidates import Candidates
 from lawkit.design.value import Decision, Posterior, Slopes
 from lawkit.mixture import MixtureProblem
@@ -86,3 +87,26 @@ class Criterion(ABC):
     ) -> Batch:
         """Choose runs; by default those that make the criterion small, half the log determinant without factor."""
         return greedy(candidates, slopes, posterior, factor, limits)
+
+
+class Blind(Criterion):
+    """A rule that goes by the candidates alone, whatever the fit knows."""
+
+    def factor(self, goal: Goal) -> None:
+        """None: nothing is minimised."""
+
+    @abstractmethod
+    def order(self, candidates: Candidates, limits: Limits, seed: int) -> Callable[[np.ndarray], int]:
+        """What picks the next run, as an index, from a mask (n,) of those that the rest of the budget pays for."""
+
+    def batch(
+        self,
+        candidates: Candidates,
+        slopes: Slopes,
+        posterior: Posterior,
+        factor: np.ndarray | None,
+        limits: Limits,
+        seed: int,
+    ) -> Batch:
+        """Take runs in the rule's order."""
+        return in_order(candidates, limits, self.order(candidates, limits, seed))

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from lawkit.design._criterion import Criterion, Goal
-from lawkit.design.batch import Batch, Limits, in_order
+from lawkit.design._criterion import Blind
+from lawkit.design.batch import Limits
 from lawkit.design.candidates import Candidates, spread
-from lawkit.design.value import Posterior, Slopes
 
 
-class Grid(Criterion):
+class Grid(Blind):
     """Every size in turn, from the cheapest, with mixtures that lie as far apart as the candidates allow."""
 
     name = "grid"
     title = "every size in turn, mixtures far apart"
 
-    def factor(self, goal: Goal) -> None:
-        """None: nothing is minimised."""
-
-    def batch(
-        self,
-        candidates: Candidates,
-        slopes: Slopes,
-        posterior: Posterior,
-        factor: np.ndarray | None,
-        limits: Limits,
-        seed: int,
-    ) -> Batch:
+    def order(self, candidates: Candidates, limits: Limits, seed: int) -> Callable[[np.ndarray], int]:
         """Go round the sizes."""
         rank = np.empty(len(candidates), int)
         rank[sizes_in_turn(candidates, limits.number, seed)] = np.arange(len(candidates))
-        return in_order(candidates, limits, lambda open_: int(np.where(open_, rank, len(rank)).argmin()))
+        return lambda open_: int(np.where(open_, rank, len(rank)).argmin())
 
 
 def sizes_in_turn(candidates: Candidates, number: int, seed: int) -> np.ndarray:

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from lawkit.design._criterion import Criterion, Goal
-from lawkit.design.batch import Batch, Limits, in_order
+from lawkit.design._criterion import Blind
+from lawkit.design.batch import Limits
 from lawkit.design.candidates import Candidates
-from lawkit.design.value import Posterior, Slopes
 
 
-class Random(Criterion):
+class Random(Blind):
     """Runs drawn evenly from those that the rest of the budget pays for."""
 
     name = "random"
     title = "chance"
 
-    def factor(self, goal: Goal) -> None:
-        """None: nothing is minimised."""
-
-    def batch(
-        self,
-        candidates: Candidates,
-        slopes: Slopes,
-        posterior: Posterior,
-        factor: np.ndarray | None,
-        limits: Limits,
-        seed: int,
-    ) -> Batch:
+    def order(self, candidates: Candidates, limits: Limits, seed: int) -> Callable[[np.ndarray], int]:
         """Draw runs, with the seed."""
         rng = np.random.default_rng(seed)
-        return in_order(candidates, limits, lambda open_: int(rng.choice(np.flatnonzero(open_))))
+        return lambda open_: int(rng.choice(np.flatnonzero(open_)))
 
 
 random = Random()
