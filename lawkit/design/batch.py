@@ -262,7 +262,7 @@ def _greedy(
 
 
 def in_order(candidates: Candidates, limits: Limits, following: Callable[[np.ndarray], int]) -> Batch:
-    """Runs taken one by one, no criterion looked at; `following` names the next of a mask (n,) of those that fit."""
+    """Runs taken one by one, each once; `following` names the next of a mask (n,) of those that fit."""
     left, open_, picks = limits.budget, np.ones(len(candidates), bool), []
     stopped: Stop = "number"
     while len(picks) < limits.number:
@@ -273,7 +273,7 @@ def in_order(candidates: Candidates, limits: Limits, following: Callable[[np.nda
         pick = following(within)
         left -= candidates.flops[pick]
         picks.append(pick)
-        open_[pick] = not candidates.once
+        open_[pick] = False
     return Batch(picks, np.nan, stopped)
 
 
