@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import math
 import re
 from collections.abc import Iterable
@@ -111,6 +112,21 @@ def parse_amount(text: str) -> tuple[str, float]:
     return name, parse_size(value)
 
 
+def parse_quantity(text: str) -> tuple[str, float]:
+    """Read ``hq=2e10`` or ``hq=0`` as (source, a number of 0 or more).
+
+    Raises
+    ------
+    ValueError
+        When there is no ``=`` or what follows is neither 0 nor a size.
+    """
+    name, value = _assignment(text, "write source=number, such as hq=2e10")
+    with contextlib.suppress(ValueError):
+        if float(value) == 0:
+            return name, 0.0
+    return name, parse_size(value)
+
+
 def parse_importance(text: str) -> tuple[str, float]:
     """Read ``wiki=2`` as (domain, weight in the objective).
 
@@ -137,12 +153,20 @@ def parse_target(text: str) -> dict[str, float]:
     Raises
     ------
     ValueError
-        When there are not two or three numbers.
+        When there are not two or three numbers, or one is not positive.
     """
-    parts = text.split(",")
-    if len(parts) not in (2, 3):
+    names = "n_params", "n_tokens", "share"
+    found = {}
+    for name, part in zip(names, text.split(","), strict=False):
+        try:
+            found[name] = parse_size(part)
+        except ValueError:
+            raise ValueError(
+                f"{part.strip()!r} in {text.strip()!r} is no {name}: write a positive number, such as 70B,2T,.5"
+            ) from None
+    if len(found) < 2 or text.count(",") >= len(names):
         raise ValueError(f"{text.strip()!r} is no target: write N,D or N,D,SHARE, such as 70B,2T,.5")
-    return dict(zip(("n_params", "n_tokens", "share"), map(parse_size, parts), strict=False))
+    return found
 
 
 def parse_holdout(text: str) -> str | float | None:
@@ -244,6 +268,7 @@ SIZE = _Parsed("size", parse_size)
 MIXTURE = _Parsed("mixture", parse_mixture)
 BOUND = _Parsed("bound", parse_bound)
 AMOUNT = _Parsed("source=tokens", parse_amount)
+QUANTITY = _Parsed("source=number", parse_quantity)
 IMPORTANCE = _Parsed("domain=weight", parse_importance)
 TARGET = _Parsed("N,D[,SHARE]", parse_target)
 HOLDOUT = _Parsed("hold-out", parse_holdout)

@@ -56,14 +56,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--generation",
-    type=_types.AMOUNT,
+    type=_types.QUANTITY,
     multiple=True,
     metavar="hq=2e10",
     help="Flops per token of a source that has to be generated; a run pays for it. May be repeated.",
 )
 @click.option(
     "--stock",
-    type=_types.AMOUNT,
+    type=_types.QUANTITY,
     multiple=True,
     metavar="hq=2e9",
     help="Tokens of such a source that exist already; may be repeated.",
@@ -124,6 +124,10 @@ def command(
       lawkit propose-runs fit --n-params 7B --n-tokens 1T --budget 1e20 --generation hq=2e10
     """
     arguments = target_arguments(**target)
+    if stock and not generation:
+        raise click.UsageError(
+            "--stock is of tokens that have to be generated: say what one costs (--generation)"
+        )
     import lawkit
     from lawkit.io._write import check_output
     from lawkit.runs import read_runs
@@ -171,18 +175,18 @@ def _show(proposal: Proposal) -> None:
         ],
     )
     _output.say()
-    _output.show_pairs(
-        [
-            (
-                "expected regret now",
-                f"{_output.number(proposal.expected_regret_now)} nats per token, if the law is right",
-            ),
-            ("spent", f"{_output.number(proposal.spent, 3)} of {_output.number(proposal.budget, 3)} flops"),
-            ("no more runs because", proposal.stopped),
-            (
-                "efficiency",
-                f"at least {_output.percent(proposal.efficiency, 0)} of what any choice could save",
-            ),
-            ("candidates", proposal.n_candidates),
-        ]
-    )
+    told: list[tuple[str, Any]] = []
+    if proposal.expected_regret_now is not None:
+        now = _output.number(proposal.expected_regret_now)
+        told.append(("expected regret now", f"{now} nats per token, if the law is right"))
+    if proposal.method != "regret" and proposal.criterion_now is not None:
+        then = f", then {_output.number(proposal.runs[-1].criterion_after)}" if proposal.runs else ""
+        told.append((f"{proposal.method} now", _output.number(proposal.criterion_now) + then))
+    told += [
+        ("spent", f"{_output.number(proposal.spent, 3)} of {_output.number(proposal.budget, 3)} flops"),
+        ("no more runs because", proposal.stopped),
+    ]
+    if proposal.runs:
+        share = _output.percent(proposal.efficiency, 0)
+        told.append(("efficiency", f"at least {share} of what any choice could save"))
+    _output.show_pairs([*told, ("candidates", proposal.n_candidates)])
