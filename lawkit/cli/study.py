@@ -131,7 +131,7 @@ def status(folder: Path, as_json: bool) -> None:
     _output.show_pairs(
         [
             *((state, count) for state, count in found["states"].items()),
-            ("flops", f"{_output.number(found['flops'], 3)}{budget}"),
+            ("flops", f"{_output.number(found['flops'], 3)}{budget}{_of_generation(found['generated'])}"),
             ("run by", found["run_by"] or "nobody"),
             ("table", str(found["table"]) if found["table"] else None),
         ]
@@ -288,6 +288,17 @@ def _show_price(told: dict[str, Any]) -> None:
             ("stopped because of", told["stop"]),
         ]
     )
+
+
+def _of_generation(generated: list[dict[str, Any]]) -> str:
+    """How much of what was spent went into text."""
+    if not generated:
+        return ""
+    flops = [source["flops"] for source in generated if source["flops"] is not None]
+    if not flops:
+        return ", what generation took unknown"
+    some = ", as far as it is known" if len(flops) < len(generated) else ""
+    return f", {_output.number(sum(flops), 3)} of it for generation{some}"
 
 
 def _generation(source: dict[str, Any]) -> str:

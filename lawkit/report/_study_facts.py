@@ -19,14 +19,17 @@ def study_facts(folder: Path) -> dict[str, Any]:
         When nothing has been run yet.
     """
     from lawkit.study import Store, read_study
-    from lawkit.study.circle import FITS, spent
+    from lawkit.study.circle import FITS
+    from lawkit.study.generation import so_far
+    from lawkit.study.spending import known, on_runs
     from lawkit.study.store import FILE
 
     spec = read_study(folder)
     if not (folder / FILE).is_file():
         raise ReportError(f"{folder} has nothing to report: lawkit study run {folder} first")
     with Store(folder) as store:
-        rows, rounds, flops = store.rows(), store.rounds(), spent(store)
+        rows, rounds, generated = store.rows(), store.rounds(), so_far(spec, store)
+        flops = on_runs(store) + known(source["flops"] for source in generated)
         finished = dict(zip(store.in_state("done"), store.results()[1], strict=True))
         weights = {row["run_id"]: store.spec(row["run_id"])["weights"] for row in rows}
     runs = []
@@ -68,6 +71,7 @@ def study_facts(folder: Path) -> dict[str, Any]:
         "interval": None if goal is None else goal.interval,
         "budget": None if goal is None else goal.budget,
         "spent": flops,
+        "generated": generated,
         "sources": list(dict.fromkeys(name for run in runs for name in run["weights"])),
         "domains": list(dict.fromkeys(name for run in runs for name in run["losses"] or {})),
         "rounds": [_round(round_, runs) for round_ in rounds],

@@ -12,6 +12,7 @@ from lawkit.errors import ReportError
 from lawkit.io._json import finite
 from lawkit.io._write import write_bytes
 from lawkit.report import _page_parts as parts
+from lawkit.report import _study_tables as tables
 from lawkit.report._study_facts import study_facts
 
 
@@ -40,7 +41,19 @@ def study_page(facts: dict[str, Any]) -> str:
     data = json.dumps(finite({key: facts[key] for key in kept}), allow_nan=False).replace("</", "<\\/")
     sections = [
         _head(facts),
-        *(part(facts) for part in (_decision, _figures, _next, _rounds, _runs, _failures, _notes)),
+        *(
+            part(facts)
+            for part in (
+                _decision,
+                _figures,
+                _next,
+                tables.rounds_table,
+                tables.generated_table,
+                tables.runs_table,
+                tables.failures_table,
+                _notes,
+            )
+        ),
         parts.section("The study's file", f"<pre>{escape(facts['spec'])}</pre>"),
     ]
     return (
@@ -65,6 +78,9 @@ def _head(facts: dict[str, Any]) -> str:
         f" of {parts.number(facts['budget'], 3)}" if facts["budget"] else ""
     )
     cards = [("flops spent", spent)]
+    if facts["generated"]:
+        text = [source["flops"] for source in facts["generated"]]
+        cards.append(("of them for generation", tables.flops(None if None in text else sum(text))))
     seconds = sum(run["cpu_s"] or 0.0 for run in facts["runs"])
     if seconds > 36:
         cards.append(("processor time", f"{seconds / 3600:.2f} h"))
@@ -229,73 +245,6 @@ def _next(facts: dict[str, Any]) -> str:
     flops = parts.number(following["flops"], 3)
     told = f"<p>{if_}{len(following['runs'])} proxy runs would teach most about it, for {flops} flops:</p>"
     return parts.section("What to run next", plan + told + table)
-
-
-def _rounds(facts: dict[str, Any]) -> str:
-    return (
-        parts.section(
-            "Rounds",
-            parts.table(
-                [
-                    "round",
-                    "chosen by",
-                    "runs",
-                    "flops spent",
-                    "law",
-                    "objective",
-                    "expected regret",
-                    "mixture",
-                ],
-                [
-                    [
-                        round_["round"],
-                        escape(round_["method"]),
-                        round_["n_runs"],
-                        parts.number(round_["flops"], 3),
-                        escape(round_["law"] or ""),
-                        parts.number(round_["objective"], 5),
-                        parts.number(round_["regret"], 3),
-                        parts.mixture(round_["weights"] or {}),
-                    ]
-                    for round_ in facts["rounds"]
-                ],
-            ),
-        )
-        if facts["rounds"]
-        else ""
-    )
-
-
-def _runs(facts: dict[str, Any]) -> str:
-    names = ["run", "round", "state", "parameters", "tokens", "seed", "flops", *facts["domains"]]
-    heads = "".join(f"<th><button>{escape(name)}</button></th>" for name in names)
-    body = []
-    for run in facts["runs"]:
-        losses = [(run["losses"] or {}).get(name) for name in facts["domains"]]
-        cells = [
-            f'<td title="{parts.mixture(run["weights"])}">{escape(run["id"])}</td>',
-            parts.cell(run["round"], str(run["round"])),
-            f"<td>{run['state']}</td>",
-            *(parts.cell(run[key], parts.size(run[key])) for key in ("n_params", "n_tokens")),
-            parts.cell(run["seed"], str(run["seed"])),
-            parts.cell(run["flops"], parts.number(run["flops"], 3)),
-            *(parts.cell(loss, "" if loss is None else f"{loss:.4f}") for loss in losses),
-        ]
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    table = f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-    return parts.section(
-        "Runs", f'<p class="soft">Press a heading to sort.</p><div class="scroll">{table}</div>'
-    )
-
-
-def _failures(facts: dict[str, Any]) -> str:
-    failed = [run for run in facts["runs"] if run["state"] == "failed"]
-    rows = [[escape(run["id"]), escape(run["reason"] or ""), escape(run["message"] or "")] for run in failed]
-    return (
-        parts.section("Runs that failed", parts.table(["run", "reason", "message"], rows, words=(1, 2)))
-        if rows
-        else ""
-    )
 
 
 def _notes(facts: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lawkit.design.policy import settled
 from lawkit.errors import LawkitError, StudyError
 from lawkit.study.decide import decide, fit_runs, fit_summary, propose
+from lawkit.study.spending import on_generation, on_runs, spent
 from lawkit.study.start import starting_runs
 from lawkit.study.training import export
 
@@ -80,16 +81,19 @@ class Circle:
 
     def start(self) -> tuple[str, list[PlannedRun], dict[str, Any]]:
         """The runs of round 0: those of the grids, or of a space-filling start."""
+        text = on_generation(self._store)
         try:
             if self._spec.grids:
                 runs = self._spec.plan(self._bench)
                 flops = sum(run.flops for run in runs)
-                if flops > self._goal.budget:
+                if flops > self._goal.budget - text:
+                    less = f", of which generation took {text:.4g}" if text else ""
                     raise LawkitError(
-                        f"the runs of the grids take {flops:.4g} flops, more than loop.budget, {self._goal.budget:.4g}"
+                        f"the runs of the grids take {flops:.4g} flops, more than loop.budget, "
+                        f"{self._goal.budget:.4g}{less}"
                     )
                 return "spec", runs, {"method": "grid"}
-            return "start", starting_runs(self._goal, self._bench), {"method": "space-filling"}
+            return "start", starting_runs(self._goal, self._bench, text), {"method": "space-filling"}
         except StudyError:
             raise
         except LawkitError as error:
@@ -112,7 +116,7 @@ class Circle:
                 self._bench,
                 self._fitted(),
                 best=last["decision"]["weights"],
-                spent=spent(self._store),
+                spent=on_runs(self._store),
                 left=self.left if left is None else left,
                 round_=last["round"] + 1,
                 done=states["done"],
@@ -232,8 +236,3 @@ class Circle:
                 f"{cheapest:.3g}"
             )
         return None
-
-
-def spent(store: Store) -> float:
-    """Flops of all runs that were done or failed; what a failed run did not use counts too."""
-    return sum(row["flops"] for row in store.rows() if row["state"] in ("done", "failed"))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lawkit.errors import LawkitError, StudyError
 from lawkit.study.sources import GENERATED, GeneratedSource
-from lawkit.study.store import FILE, Store
+from lawkit.study.spending import MADE, check_pays
+from lawkit.study.store import Store
 
 if TYPE_CHECKING:
     from lawkit.corpus import Corpus
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 #: Folder of the corpora in a study's.
 CORPORA = "corpora"
-#: Keys of the store: the corpus that is made, and how many tokens were asked for on the way to it.
-_MADE, _ASKED = "corpus", "generating"
+#: Key of the store for how many tokens were asked for on the way to the corpus.
+_ASKED = "generating"
 #: How often more is generated where the corpus counts fewer tokens than the model, and how much beyond proportion.
 _MORE, _MARGIN = 3, 1.02
 
@@ -78,7 +79,7 @@ def made_corpus(spec: StudySpec, store: Store) -> StudySpec | None:
         When runs are done on a corpus that is not what the file asks for now, or has too few tokens.
     """
     assert spec.built is not None
-    made = store.kept(_MADE)
+    made = store.kept(MADE)
     if made is None:
         return None
     now = spec.built.asked
@@ -101,6 +102,18 @@ def made_corpus(spec: StudySpec, store: Store) -> StudySpec | None:
     return replace(spec, corpus=folder) if folder.is_dir() and not changed and not grown else None
 
 
+def targets_of(spec: StudySpec, store: Store) -> dict[str, float]:
+    """Tokens to generate of each source, as the model counts them, so that the corpus trains on what runs need.
+
+    What was asked for before a study was killed is asked for again, so that the same corpus comes of it.
+    """
+    assert spec.built is not None
+    wanted, before = needs(spec), store.kept(_ASKED) or {}
+    if before.get("needs") == wanted:
+        return before["targets"]
+    return {name: need / (1 - spec.built.options["holdout"]) for name, need in wanted.items()}
+
+
 def make_corpus(spec: StudySpec, tell: Callable[[str], None]) -> StudySpec:
     """Generate what is missing, build the corpus, and return the study with it.
 
@@ -116,15 +129,9 @@ def make_corpus(spec: StudySpec, tell: Callable[[str], None]) -> StudySpec:
         known = made_corpus(spec, store)
         if known is not None and store.in_state("done"):
             return known
-        wanted = needs(spec)
-        # What was asked for before it was killed is asked for again, so that the same corpus comes of it.
-        before = store.kept(_ASKED) or {}
-        keep = 1 - spec.built.options["holdout"]
-        targets = {
-            name: before["targets"][name] if before.get("needs") == wanted else need / keep
-            for name, need in wanted.items()
-        }
+        wanted, targets = needs(spec), targets_of(spec, store)
         for attempt in range(_MORE + 1):
+            check_pays(spec, missing(spec, targets))
             store.keep(_ASKED, {"needs": wanted, "targets": targets})
             texts = {
                 source.name: _generate(spec, source, targets[source.name], tell)
@@ -155,7 +162,7 @@ def make_corpus(spec: StudySpec, tell: Callable[[str], None]) -> StudySpec:
         for entry in told:
             entry["corpus_tokens"] = corpus.n_tokens(entry["name"])
         place = f"{CORPORA}/{corpus.path.name}"
-        store.keep(_MADE, {"asked": spec.built.asked, "needs": wanted, "folder": place, "generated": told})
+        store.keep(MADE, {"asked": spec.built.asked, "needs": wanted, "folder": place, "generated": told})
     return replace(spec, corpus=spec.path.parent / place)
 
 
@@ -229,29 +236,47 @@ def _told(source: GeneratedSource, need: float, found: Generated) -> dict[str, A
     }
 
 
-def status_of(folder: Path) -> list[dict[str, Any]]:
-    """The generated sources of a study's corpus, once it is made."""
-    if not (folder / FILE).is_file():
-        return []
-    with Store(folder) as store:
-        return (store.kept(_MADE) or {}).get("generated", [])
+def so_far(spec: StudySpec, store: Store) -> list[dict[str, Any]]:
+    """How the generated sources of a study came about, or how far they are where the corpus is not made yet."""
+    made = store.kept(MADE)
+    if made is not None or spec.built is None:
+        return (made or {}).get("generated", [])
+    found = [(source, _read(spec, source)) for source in spec.built.generated]
+    wanted = needs(spec) if any(text for _, text in found) else {}
+    return [_told(source, wanted[source.name], text) for source, text in found if text]
 
 
-def missing(spec: StudySpec) -> list[dict[str, Any]]:
-    """What has yet to be generated: name, need, tokens (at least, as the model counts them) and their flops or None."""
-    from lawkit.generators import read_generated
+def missing(spec: StudySpec, targets: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What has yet to be generated to have so many tokens of each source, as the model counts them.
 
+    Returns
+    -------
+    list of dict
+        name, need in tokens of the corpus, tokens, their flops (None where nobody knows), and flops `spent` on what
+        there is.
+    """
     assert spec.built is not None
-    folder, found = spec.path.parent, []
-    wanted = needs(spec)
+    found, wanted = [], needs(spec)
     for source in spec.built.generated:
-        out = folder / GENERATED / source.name
+        text = _read(spec, source)
         try:
-            has = read_generated(out).tokens if (out / "generated.json").is_file() else 0
-            n_params = source.make(folder).n_params
+            n_params = source.make(spec.path.parent).n_params
         except LawkitError as error:
             raise StudyError(f"{spec.path}: generated.{source.name}: {error}") from None
-        tokens = max(0.0, wanted[source.name] / (1 - spec.built.options["holdout"]) - has)
+        tokens = max(0.0, targets[source.name] - (text.tokens if text else 0))
         flops = None if n_params is None else 2 * n_params * tokens
-        found.append({"name": source.name, "need": wanted[source.name], "tokens": tokens, "flops": flops})
+        spent = (text.cost["flops"] or 0.0) if text else 0.0
+        told = {"name": source.name, "need": wanted[source.name]}
+        found.append({**told, "tokens": tokens, "flops": flops, "spent": spent})
     return found
+
+
+def _read(spec: StudySpec, source: GeneratedSource) -> Generated | None:
+    """What there is of a source."""
+    from lawkit.generators import read_generated
+
+    out = spec.path.parent / GENERATED / source.name
+    try:
+        return read_generated(out) if (out / "generated.json").is_file() else None
+    except LawkitError as error:
+        raise StudyError(f"{spec.path}: generated.{source.name}: {error}") from None

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from lawkit.study.answer import Answer
 from lawkit.study.bench import PlannedRun, make_bench
-from lawkit.study.circle import Circle, spent
+from lawkit.study.circle import Circle
 from lawkit.study.executors import check_executor
-from lawkit.study.generation import made_corpus, missing
+from lawkit.study.generation import made_corpus, missing, targets_of
 from lawkit.study.spec import StudySpec, read_study
+from lawkit.study.spending import check_pays, grid_runs, known, on_runs, spent
 from lawkit.study.store import FILE, Store
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def price(folder: str | Path, *, workers: int | None = None, renewed: bool = Fal
             if spec.built is not None:
                 made = made_corpus(spec, store)
                 if made is None:
-                    return _price_unmade(spec, workers or spec.limits.workers or 1)
+                    return _price_unmade(spec, store, workers or spec.limits.workers or 1)
                 spec = made
             bench = make_bench(spec)
             return _price(spec, bench, store, workers or spec.limits.workers, renewed)
@@ -106,35 +107,21 @@ def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None, ren
     }
 
 
-def _price_unmade(spec: StudySpec, workers: int) -> dict[str, Any]:
+def _price_unmade(spec: StudySpec, store: Store, workers: int) -> dict[str, Any]:
     """As `_price`, of a study whose corpus is not made: the runs of its grids at 6 N D, and what is generated first."""
-    from lawkit.backends.torchtitan.ladder import size_from
-
-    assert spec.built is not None
-    generated = missing(spec)  # checks the mixtures too
-    runs = []
-    for grid in spec.grids:
-        mixtures = len(grid.over(spec.built.names))
-        for size in map(size_from, grid.sizes):
-            for tokens in grid.tokens:
-                for seed in grid.seeds * mixtures:
-                    run = {
-                        "run_id": grid.path,
-                        "size": size.name,
-                        "n_params": size.n_params,
-                        "n_tokens": tokens,
-                    }
-                    runs.append({**run, "seed": seed, "flops": 6.0 * size.n_params * tokens})
+    generated = missing(spec, targets_of(spec, store))  # checks the mixtures too
+    check_pays(spec, generated)
+    runs = grid_runs(spec)
     of_runs = sum(run["flops"] for run in runs)
     rate = _SHARE * _product_speed()
     return {
-        "spent": 0.0,
+        "spent": on_runs(store) + sum(source["spent"] for source in generated),
         "budget": None if spec.goal is None else spec.goal.budget,
         "round": 0,
         "stop": None,
         "runs": runs,
         "generated": generated,
-        "flops": of_runs + sum(source["flops"] or 0.0 for source in generated),
+        "flops": of_runs + known(source["flops"] for source in generated),
         "seconds": (len(runs) * _BEGIN_S + of_runs / rate) / max(1, min(workers, len(runs))),
         "seconds_all": None,
         "workers": workers,

@@ -11,11 +11,12 @@ from typing import Any, Protocol
 from lawkit.backends.torchtitan.launch import Outcome, progress
 from lawkit.errors import StudyError
 from lawkit.study.bench import make_bench
-from lawkit.study.circle import Circle, spent
+from lawkit.study.circle import Circle
 from lawkit.study.executors import Executor, check_executor, make_executor
-from lawkit.study.generation import make_corpus, status_of
+from lawkit.study.generation import make_corpus, so_far
 from lawkit.study.lock import hold, holder
 from lawkit.study.spec import read_study
+from lawkit.study.spending import known, on_runs
 from lawkit.study.store import FILE, STATES, Store
 from lawkit.study.training import RUNS, TABLE, export, train
 
@@ -153,10 +154,12 @@ def study_status(folder: str | Path) -> dict[str, Any]:
     spec = read_study(folder)
     runs: list[dict[str, Any]] = []
     rounds: list[dict[str, Any]] = []
+    generated: list[dict[str, Any]] = []
     flops = 0.0
     if (folder / FILE).is_file():
         with Store(folder) as store:
-            runs, rounds, flops = store.rows(), store.rounds(), spent(store)
+            runs, rounds, generated = store.rows(), store.rounds(), so_far(spec, store)
+            flops = on_runs(store) + known(source["flops"] for source in generated)
     for run in runs:
         run["progress"] = progress(folder / RUNS / run["run_id"]) if run["state"] == "running" else None
     states = {state: sum(run["state"] == state for run in runs) for state in STATES}
@@ -169,7 +172,7 @@ def study_status(folder: str | Path) -> dict[str, Any]:
         "budget": None if spec.goal is None else spec.goal.budget,
         "stop": rounds[-1]["stop"] if rounds else None,
         "table": table if table.is_file() else None,
-        "generated": status_of(folder),
+        "generated": generated,
         "rounds": rounds,
         "runs": runs,
     }

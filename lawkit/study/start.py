@@ -19,10 +19,15 @@ SHARE = 0.5
 FEWEST = 6
 
 
-def starting_runs(goal: Goal, bench: Bench) -> list[PlannedRun]:
+def starting_runs(goal: Goal, bench: Bench, generation: float = 0.0) -> list[PlannedRun]:
     """Space-filling mixtures, dealt out to the cheaper rungs of the ladder in turn.
 
     As many rungs are used as the flops allow, since a law learns little of scale from one.
+
+    Parameters
+    ----------
+    generation
+        Flops of the budget that went into generated text.
 
     Raises
     ------
@@ -32,7 +37,7 @@ def starting_runs(goal: Goal, bench: Bench) -> list[PlannedRun]:
     from lawkit.design.candidates import space_filling
 
     scales = bench.scales()
-    allowed = goal.budget * (1.0 if goal.start else SHARE)
+    allowed = (goal.budget - generation) * (1.0 if goal.start else SHARE)
     n = goal.start or _wished(goal, bench)
     used = _rungs(scales, n, allowed)
     while not used and n > FEWEST and goal.start is None:
@@ -40,8 +45,9 @@ def starting_runs(goal: Goal, bench: Bench) -> list[PlannedRun]:
         used = _rungs(scales, n, allowed)
     if not used:
         raise LawkitError(
-            f"loop.budget is {goal.budget:.4g} flops, which does not pay for a start of {n} runs: the cheapest of the "
-            f"ladder costs {scales[0].flops:.4g}. Raise the budget, "
+            f"loop.budget is {goal.budget:.4g} flops, which does not pay for a start of {n} runs"
+            + (f" beside the {generation:.4g} that generation took" if generation else "")
+            + f": the cheapest of the ladder costs {scales[0].flops:.4g}. Raise the budget, "
             + (f"or lower loop.start (now {n})" if goal.start else "or add smaller rungs")
         )
     mixtures = space_filling(open_problem(bench), n, goal.seed)

@@ -12,6 +12,7 @@ from lawkit.backends.torchtitan.records import LOG, SPEC
 from lawkit.errors import RunsError, StudyError
 from lawkit.io._json import finite
 from lawkit.io._write import replace_file
+from lawkit.study.spending import spent as spent_by
 
 if TYPE_CHECKING:
     from lawkit.runs import Runs
@@ -37,8 +38,7 @@ def train(
     budget = sum(rows[run_id]["flops"] for run_id in waiting)
     spent, trained, told = 0.0, 0, 0.0
     if watcher and waiting:
-        used = sum(row["flops"] for row in rows.values() if row["state"] in ("done", "failed"))
-        watcher.begun(len(rows), len(waiting), used, budget)
+        watcher.begun(len(rows), len(waiting), spent_by(store), budget)
 
     def note(run_id: str, result: Outcome) -> None:
         nonlocal spent, trained
