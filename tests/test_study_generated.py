@@ -114,6 +114,66 @@ def test_what_is_missing_is_generated_and_no_more(tmp_path, server, capsys):
     assert "qa-1" in capsys.readouterr().out
 
 
+def priced(text: str, n_params: str, budget: str) -> str:
+    return (text + CIRCLE).replace("n_params = 1000", f"n_params = {n_params}").replace("1e13", budget)
+
+
+def test_a_budget_that_does_not_pay_for_the_text_is_refused_before_any_is_generated(tmp_path, server, capsys):
+    ladder_alone = FILE[: FILE.index("[[grid]]")] + FILE[FILE.index("[recipe]") :]
+    for text, begun in ((FILE, "the runs of the grids"), (ladder_alone, "a start of 6 runs at the cheapest")):
+        folder = study(tmp_path, server, priced(text, '"1M"', "1e10"))
+        for options in ([], ["--dry-run"]):
+            assert main(["study", "run", str(folder), *options]) == 1
+            said = capsys.readouterr().err
+            assert "loop.budget is 1e+10 flops, and generation (1.778e+10 for qa) and " + begun in said
+            assert said.count("\n") == 1
+    assert server.asked == 0
+    assert not (folder / "generated").exists()
+
+
+def test_what_prompts_add_is_seen_after_the_first_shard(tmp_path, server, capsys):
+    folder = study(tmp_path, server, priced(FILE, '"1M"', "2.5e10"))
+    assert main(["study", "run", str(folder), "--dry-run"]) == 0
+    assert "prompts not counted" in capsys.readouterr().out
+    assert main(["study", "run", str(folder)]) == 1
+    assert "loop.budget is 2.5e+10 flops, and generation (" in capsys.readouterr().err
+    shards = list((folder / "generated/qa").glob("*.jsonl"))
+    assert 1 <= len(shards) < 10
+    # So far it has spent what these took, and status, --dry-run and the next message know it.
+    spent = study_status(folder)["flops"]
+    assert 0 < spent == study_status(folder)["generated"][0]["flops"] < 2.5e10
+    study(folder, server, priced(FILE, '"1M"', "1e12"))
+    assert main(["study", "run", str(folder), "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["spent"] == spent
+    (text,) = told["generated"]
+    assert text["measured"]
+    assert text["flops"] > 2 * 2e6 * text["tokens"]
+    asked = server.asked
+    made(folder)
+    assert len(server.answered) == server.asked > asked
+    # The estimate was about right, and the budget of runs is what is left.
+    taken = study_status(folder)["flops"]
+    assert taken == pytest.approx(spent + text["flops"], rel=0.5)
+    for more, message in (
+        (1e8, r"generation \(.* for qa\) and the runs of the grids"),
+        (2e8, "the runs of the grids take .* of which generation took"),  # by 6 N D it would do
+    ):
+        study(folder, server, priced(FILE, '"1M"', f"{taken + more:.8g}"))
+        with pytest.raises(StudyError, match=message):
+            run_study(folder)
+
+
+def test_text_of_unknown_price_is_free_and_said_to_be(tmp_path, server, capsys):
+    folder = study(tmp_path, server, (FILE + CIRCLE).replace("n_params = 1000\n", ""))
+    made(folder)
+    (source,) = study_status(folder)["generated"]
+    assert source["flops"] is None
+    assert study_status(folder)["flops"] == 0
+    assert main(["study", "status", str(folder)]) == 0
+    assert "what generation took unknown" in capsys.readouterr().out
+
+
 def test_text_that_the_corpus_leaves_out_is_made_up_for(tmp_path, server):
     # Every other answer begins alike, and one that repeats a held-out text is not trained on.
     server.answer = lambda body: " ".join(

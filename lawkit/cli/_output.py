@@ -191,7 +191,8 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
     widths = [max([cell_len(c), *(cell_len(row[i]) for row in cells)]) for i, c in enumerate(columns)]
     if sum(widths) + 3 * len(columns) > out.width:
         for row in cells:
-            out.print(row[0], soft_wrap=True)
+            # A bare number would not say what it counts.
+            out.print(f"{columns[0]} {row[0]}" if _looks_numeric(row[0]) else row[0], soft_wrap=True)
             told = [(c, cell) for c, cell in zip(columns[1:], row[1:], strict=True) if cell != "-"]
             _print_pairs(out, told, margin="  ")
         return

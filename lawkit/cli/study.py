@@ -307,7 +307,8 @@ def _generation(source: dict[str, Any]) -> str:
         if source["flops"] is None
         else f"{_output.number(source['flops'], 3)} flops"
     )
-    return f"{_output.size(source['tokens'])} tokens, {flops}, prompts not counted"
+    without = "" if source["measured"] or source["flops"] is None else ", prompts not counted"
+    return f"{_output.size(source['tokens'])} tokens, {flops}{without}"
 
 
 def _time(seconds: float) -> str:

@@ -133,10 +133,7 @@ def make_corpus(spec: StudySpec, tell: Callable[[str], None]) -> StudySpec:
         for attempt in range(_MORE + 1):
             check_pays(spec, missing(spec, targets))
             store.keep(_ASKED, {"needs": wanted, "targets": targets})
-            texts = {
-                source.name: _generate(spec, source, targets[source.name], tell)
-                for source in spec.built.generated
-            }
+            texts = {source.name: _generate(spec, source, targets, tell) for source in spec.built.generated}
             tell("building the corpus")
             corpus = _build(spec, texts)
             short = {
@@ -167,9 +164,20 @@ def make_corpus(spec: StudySpec, tell: Callable[[str], None]) -> StudySpec:
 
 
 def _generate(
-    spec: StudySpec, source: GeneratedSource, target: float, tell: Callable[[str], None]
+    spec: StudySpec, source: GeneratedSource, targets: Mapping[str, float], tell: Callable[[str], None]
 ) -> Generated:
     from lawkit.generators import generate
+
+    def upto(tokens: float) -> Generated:
+        return generate(
+            files,
+            out,
+            generator=generator,
+            style=source.style,
+            seed=source.seed,
+            shard=source.shard,
+            tokens=tokens,
+        )
 
     assert spec.built is not None
     folder = spec.path.parent
@@ -178,18 +186,17 @@ def _generate(
     try:
         out.mkdir(parents=True, exist_ok=True)
         generator = source.make(folder)
+        files = _files(folder, spec.built.sources[source.source])
         try:
-            found = generate(
-                _files(folder, spec.built.sources[source.source]),
-                out,
-                generator=generator,
-                style=source.style,
-                seed=source.seed,
-                shard=source.shard,
-                tokens=target,
-            )
+            if spec.goal is not None and generator.n_params is not None:
+                # What prompts and dropped answers add to the price is known after the first shard.
+                upto(min(1.0, targets[source.name]))
+                check_pays(spec, missing(spec, targets))
+            found = upto(targets[source.name])
         finally:
             generator.close()
+    except StudyError:
+        raise
     except (LawkitError, OSError) as error:
         raise StudyError(f"{spec.path}: generated.{source.name}: {error}") from None
     if not found.files:
@@ -252,8 +259,8 @@ def missing(spec: StudySpec, targets: Mapping[str, float]) -> list[dict[str, Any
     Returns
     -------
     list of dict
-        name, need in tokens of the corpus, tokens, their flops (None where nobody knows), and flops `spent` on what
-        there is.
+        name, need in tokens of the corpus, tokens, their flops (None where nobody knows), whether these are `measured`
+        on what there is or those of the answers alone, and flops `spent` on what there is.
     """
     assert spec.built is not None
     found, wanted = [], needs(spec)
@@ -264,10 +271,19 @@ def missing(spec: StudySpec, targets: Mapping[str, float]) -> list[dict[str, Any
         except LawkitError as error:
             raise StudyError(f"{spec.path}: generated.{source.name}: {error}") from None
         tokens = max(0.0, targets[source.name] - (text.tokens if text else 0))
-        flops = None if n_params is None else 2 * n_params * tokens
         spent = (text.cost["flops"] or 0.0) if text else 0.0
-        told = {"name": source.name, "need": wanted[source.name]}
-        found.append({**told, "tokens": tokens, "flops": flops, "spent": spent})
+        measured = bool(text and text.tokens and spent)
+        of_one = spent / text.tokens if text and measured else None if n_params is None else 2 * n_params
+        found.append(
+            {
+                "name": source.name,
+                "need": wanted[source.name],
+                "tokens": tokens,
+                "flops": None if of_one is None else of_one * tokens,
+                "measured": measured,
+                "spent": spent,
+            }
+        )
     return found
 
 
