@@ -91,9 +91,12 @@ class Screen:
             _output.note("; ".join([self._headline(), *(line for _, line in self._runs())]))
 
     def doing(self, what: str) -> None:
-        """Something other than runs is under way."""
+        """Something other than runs is under way; what comes after a colon says how far it is."""
+        same = what.partition(":")[0] == self._doing.partition(":")[0]
         self._doing, self._running = what, []
-        if self._live is None:
+        now = time.monotonic()
+        if self._live is None and not (same and now < self._told + _EVERY_S):
+            self._told = now
             _output.note(what)
 
     def decided(self, round_: dict[str, Any]) -> None:

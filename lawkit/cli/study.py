@@ -264,30 +264,29 @@ def _show_price(told: dict[str, Any]) -> None:
             for run in told["runs"]
         ],
     )
-    _output.say()
-    budget = None if told["budget"] is None else f"{_output.number(told['budget'], 3)} flops"
-    _output.show_pairs(
-        [
-            ("round", told["round"]),
-            ("runs to do", len(told["runs"])),
-            *((f"generate {source['name']}", _generation(source)) for source in told["generated"]),
-            (
-                "their flops" if not told["generated"] else "flops with these",
-                _output.number(told["flops"], 3),
-            ),
-            (
-                "they take about",
-                f"{_time(told['seconds'])} with {told['workers']} at a time ({told['rate_from']})",
-            ),
-            ("spent so far", f"{_output.number(told['spent'], 3)} flops"),
-            ("budget", budget),
-            (
-                "all of it takes",
-                None if told["seconds_all"] is None else f"about {_time(told['seconds_all'])} at most",
-            ),
-            ("stopped because of", told["stop"]),
-        ]
-    )
+    if told["runs"]:
+        _output.say()
+    unnamed = told["generated"] and not told["runs"]
+    pairs = [
+        ("round", told["round"]),
+        ("runs to do", "named once there is the text" if unnamed else len(told["runs"])),
+        *((f"generate {source['name']}", _generation(source)) for source in told["generated"]),
+        ("flops with these" if told["generated"] else "their flops", _output.number(told["flops"], 3)),
+        (
+            "they take about",
+            None
+            if unnamed
+            else f"{_time(told['seconds'])} with {told['workers']} at a time ({told['rate_from']})",
+        ),
+        ("spent so far", f"{_output.number(told['spent'], 3)} flops"),
+        ("budget", None if told["budget"] is None else f"{_output.number(told['budget'], 3)} flops"),
+        (
+            "all of it takes",
+            None if told["seconds_all"] is None else f"about {_time(told['seconds_all'])} at most",
+        ),
+        ("stopped because of", told["stop"]),
+    ]
+    _output.show_pairs((name, value) for name, value in pairs if value is not None)
 
 
 def _of_generation(generated: list[dict[str, Any]]) -> str:

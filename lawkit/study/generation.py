@@ -177,6 +177,10 @@ def _generate(
             seed=source.seed,
             shard=source.shard,
             tokens=tokens,
+            progress=lambda told: tell(
+                f"generating {source.name}: {told.kept_tokens:,} of {targets[source.name]:,.0f} tokens, "
+                f"{told.answers:,} answers in this call"
+            ),
         )
 
     assert spec.built is not None
