@@ -1,7 +1,7 @@
 """A Ray cluster of this machine alone, for test_study_ray.py and a benchmark: ``python ray_cluster.py NODES CPUS``.
 
-Prints its address when it is up. Each line read from standard input kills a node that is not the head; the end of the
-input ends the cluster.
+Prints its address when it is up. Of the lines read from standard input, "kill" kills a node that is not the head and
+"add" adds one; the end of the input ends the cluster.
 """
 
 import os
@@ -17,7 +17,10 @@ if __name__ == "__main__":
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=cpus) for _ in range(count - 1)]
     print(f"address {cluster.address}", flush=True)
-    for _ in sys.stdin:
-        cluster.remove_node(nodes.pop(), allow_graceful=False)
-        print("killed", flush=True)
+    for line in sys.stdin:
+        if line.strip() == "add":
+            nodes.append(cluster.add_node(num_cpus=cpus))
+        else:
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+        print("done", flush=True)
     cluster.shutdown()

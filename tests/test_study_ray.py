@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from lawkit.backends.torchtitan.launch import progress
 from lawkit.errors import StudyError
 from lawkit.study import Store, run_study
 from lawkit.study.executors import Train
 from lawkit.study.ray_executor import RayExecutor
 from needs import need
 from simulated_studies import SPEC, command, events, rounds_of, study, wait_for
+from test_study_live import LIVE
 
 #: Keeps every port on 127.0.0.1.
 LOOPBACK = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -45,11 +48,12 @@ class Machines:
                 return line[len(what) :].strip()
         raise AssertionError("the cluster ended")
 
-    def kill_one(self) -> None:
+    def order(self, what: str) -> None:
+        """Kill a machine, or add one."""
         assert self._process.stdin is not None
-        self._process.stdin.write("kill\n")
+        self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
-        self._told("killed")
+        self._told("done")
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -123,6 +127,48 @@ mixtures = [{{prose = 0.3, code = 0.7}}]
 
 
 @pytest.mark.slow
+def test_a_machine_lost_while_it_trains_changes_nothing(machines, small_corpus, tmp_path, torchtitan):
+    text = LIVE.replace("{corpus}", str(small_corpus)).replace("rounds = 1", "rounds = 0")
+    text = text.replace("start = 8", 'start = 4\nlaws = ["transfer-plain"]').replace(
+        "[5120, 10240]", "[204800]"
+    )
+    text = text.replace("log_every = 1", "log_every = 20").replace(
+        "checkpoint_every = 5", "checkpoint_every = 40"
+    )
+    here = study(tmp_path / "here", text)
+    there = study(tmp_path / "there", on(machines, text.replace("workers = 2", "")))
+    run_study(here)
+    process = subprocess.Popen(command(there), env=LOOPBACK, stderr=subprocess.PIPE, text=True)
+    try:
+        # Three of the four have been trained for a while, and not to their end, one on each machine.
+        wait_for(lambda: sum(step >= 60 for step in steps(there)) == 3)
+        machines.order("kill")
+    finally:
+        _, told = process.communicate(timeout=600)
+        machines.order("add")
+    assert process.returncode == 0, told
+    assert rounds_of(there) == rounds_of(here)
+    assert (there / "runs.csv").read_bytes() == (here / "runs.csv").read_bytes()
+    with Store(there) as store:
+        rows = store.rows()
+    assert {row["state"] for row in rows} == {"done"}
+    assert sum(row["failures"] for row in rows) == 1
+    # It went on from its last checkpoint.
+    (lost,) = (row["run_id"] for row in rows if row["failures"])
+    started = [
+        json.loads(line) for line in (there / "runs" / lost / "records.jsonl").read_text().splitlines()
+    ]
+    assert [record["step"] for record in started if record["kind"] == "start"][-1] >= 40
+    assert [record["kind"] for record in started].count("done") == 1
+
+
+def steps(folder: Path) -> list[int]:
+    """How far the runs of a study are."""
+    found = [progress(home) for home in folder.glob("runs/*")]
+    return [record["step"] for record in found if record and record["step"] < record["steps"]]
+
+
+@pytest.mark.slow
 def test_a_lost_machine_changes_nothing(machines, tmp_path):
     """Last, since the cluster has fewer machines afterwards."""
     here = study(tmp_path / "here", START)
@@ -131,7 +177,7 @@ def test_a_lost_machine_changes_nothing(machines, tmp_path):
     process = subprocess.Popen(command(there), env=LOOPBACK, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: events(there) >= 7)
     time.sleep(1.5)  # The runs after those are under way on every machine then.
-    machines.kill_one()
+    machines.order("kill")
     _, told = process.communicate(timeout=600)
     assert process.returncode == 0, told
     assert rounds_of(there) == rounds_of(here)
