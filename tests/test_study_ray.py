@@ -8,11 +8,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from test_study_live import LIVE
 
 from lawkit.backends.torchtitan.launch import progress
 from lawkit.errors import StudyError
@@ -21,7 +24,6 @@ from lawkit.study.executors import Train
 from lawkit.study.ray_executor import RayExecutor
 from needs import need
 from simulated_studies import SPEC, command, events, rounds_of, study, wait_for
-from test_study_live import LIVE
 
 #: Keeps every port on 127.0.0.1.
 LOOPBACK = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -90,6 +92,33 @@ def test_an_address_that_refuses_is_one_message(tmp_path):
     assert "\n" not in str(no.value)
     with pytest.raises(StudyError, match="address is 'here': write host:port"):
         run_study(study(tmp_path, text.replace(f"127.0.0.1:{port}", "here")))
+
+
+def test_what_answers_and_is_no_cluster_is_said_at_once(tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{other.server_address[1]}"
+        text = f'executor = {{name = "ray", address = "{address}"}}\n' + SPEC
+        with pytest.raises(StudyError, match=f"executor: what answers at {address} is no Ray cluster"):
+            run_study(study(tmp_path, text))
+        other.shutdown()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ('name = "ray", adress = "here"', "executor.adress is unknown: it has address, storage, gpus, cpus"),
+        ('name = "local", gpus = 3', r"executor.gpus is unknown: it has none \(executor local\)"),
+        ('name = "ray", address = 3', "executor: address is 3: it must be text"),
+        ('name = "ray", storage = ""', "executor: storage is '': it must be text"),
+        ('name = "ray", gpus = "x"', "executor: gpus is 'x': it must be a number of 0 or more"),
+        ('name = "ray", cpus = 0', "executor: cpus is 0: it must be a number above 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(tmp_path, options, message):
+    with pytest.raises(StudyError, match=message):
+        run_study(study(tmp_path, f"executor = {{{options}}}\n" + SPEC))
 
 
 def test_a_missing_ray_is_named_with_the_command_that_installs_it(monkeypatch):

@@ -7,13 +7,14 @@ function (work, workers, **options) -> Executor.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from lawkit.backends.torchtitan.launch import Outcome, Pool, slots
 from lawkit.errors import LawkitError, StudyError
@@ -150,10 +151,17 @@ def _local(work: Work, workers: int | None) -> Executor:
     return work.local(workers)
 
 
-def _ray(work: Work, workers: int | None, **options: Any) -> Executor:
+def _ray(
+    work: Work,
+    workers: int | None,
+    address: str | None = None,
+    storage: str | None = None,
+    gpus: float | None = None,
+    cpus: float | None = None,
+) -> Executor:
     from lawkit.study.ray_executor import RayExecutor
 
-    return RayExecutor(work, workers, **options)
+    return RayExecutor(work, workers, address=address, storage=storage, gpus=gpus, cpus=cpus)
 
 
 #: Executors of ours by name.
@@ -166,7 +174,7 @@ def names() -> list[str]:
 
 
 def check_executor(spec: StudySpec) -> None:
-    """Refuse an executor that nobody has.
+    """Refuse an executor that nobody has, and options that it has not.
 
     Raises
     ------
@@ -176,6 +184,37 @@ def check_executor(spec: StudySpec) -> None:
         raise StudyError(
             f"{spec.path}: executor.name is {spec.executor!r}, which is not installed; there are {', '.join(names())}"
         )
+    taken = inspect.signature(_maker(spec.executor)).parameters.values()
+    if any(option.kind is option.VAR_KEYWORD for option in taken):
+        return
+    known = [option.name for option in taken][2:]
+    for name in spec.executor_options:
+        if name not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise StudyError(f"{spec.path}: executor.{name} is unknown: {has} (executor {spec.executor})")
+
+
+def check_reachable(spec: StudySpec) -> None:
+    """Refuse an address where nothing answers, before anything is done that takes long.
+
+    Raises
+    ------
+    StudyError
+    """
+    if spec.executor == "ray":
+        from lawkit.study.ray_executor import check_options
+
+        try:
+            check_options(**spec.executor_options)
+        except LawkitError as error:
+            raise StudyError(f"{spec.path}: executor: {error}") from None
+
+
+def _maker(name: str) -> Callable[..., Executor]:
+    if name in BUILTIN:
+        return BUILTIN[name]
+    (point, *_) = entry_points(group="lawkit.executors", name=name)
+    return point.load()
 
 
 def make_executor(spec: StudySpec, work: Work, workers: int | None) -> Executor:
@@ -187,14 +226,7 @@ def make_executor(spec: StudySpec, work: Work, workers: int | None) -> Executor:
         When it is not installed, its options make no sense, or it cannot be reached.
     """
     check_executor(spec)
-    make = BUILTIN.get(spec.executor)
-    if make is None:
-        (point, *_) = entry_points(group="lawkit.executors", name=spec.executor)
-        make = point.load()
     try:
-        return make(work, workers or spec.limits.workers, **spec.executor_options)
-    except TypeError as error:
-        said = str(error).rpartition("argument ")[2]
-        raise StudyError(f"{spec.path}: executor: {spec.executor} has no option {said}") from None
+        return _maker(spec.executor)(work, workers or spec.limits.workers, **spec.executor_options)
     except LawkitError as error:
         raise StudyError(f"{spec.path}: executor: {error}") from None

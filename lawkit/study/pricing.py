@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lawkit.errors import StudyError
 from lawkit.study.answer import Answer
 from lawkit.study.bench import PlannedRun, make_bench
 from lawkit.study.circle import Circle
@@ -55,14 +56,17 @@ def price(folder: str | Path, *, workers: int | None = None, renewed: bool = Fal
         copy = Path(aside)
         if (folder / FILE).is_file():
             _copy(folder / FILE, copy / FILE)
-        with Store(copy) as store:
-            if spec.built is not None:
-                made = made_corpus(spec, store)
-                if made is None:
-                    return _price_unmade(spec, store, workers or spec.limits.workers or 1)
-                spec = made
-            bench = make_bench(spec)
-            return _price(spec, bench, store, workers or spec.limits.workers, renewed)
+        try:
+            with Store(copy) as store:
+                if spec.built is not None:
+                    made = made_corpus(spec, store)
+                    if made is None:
+                        return _price_unmade(spec, store, workers or spec.limits.workers or 1)
+                    spec = made
+                bench = make_bench(spec)
+                return _price(spec, bench, store, workers or spec.limits.workers, renewed)
+        except StudyError as error:
+            raise StudyError(str(error).replace(str(copy), str(folder))) from None
 
 
 def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None, renewed: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import time
@@ -24,6 +25,8 @@ from lawkit.study.store import LOST
 #: Seconds to wait for an address to answer, and between two looks at what the cluster has.
 _PATIENCE_S, _LOOK_S = 5.0, 2.0
 _DEFAULT_PORT = 6379
+#: How HTTP/2 begins: its preface, and a frame of settings (kind 4), of which there are none.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
 
 class RayExecutor:
@@ -56,6 +59,7 @@ class RayExecutor:
         gpus: float | None = None,
         cpus: float | None = None,
     ) -> None:
+        check_options(address=address, storage=storage, gpus=gpus, cpus=cpus)
         self._jobs: dict[Any, Path] = {}
         self._workers, self._seen, self._room = workers, 0.0, 0
         ray = _connect(address)
@@ -152,13 +156,30 @@ def _do(work: Work, folder: Path, storage: Any) -> Outcome:
     return storage.do(work, folder)
 
 
+def check_options(address: Any = None, storage: Any = None, gpus: Any = None, cpus: Any = None) -> None:
+    """Refuse options that make no sense, and an address where no cluster answers; none is joined.
+
+    Raises
+    ------
+    StudyError
+    """
+    for name, value in (("address", address), ("storage", storage)):
+        if value is not None and not (isinstance(value, str) and value):
+            raise StudyError(f"{name} is {value!r}: it must be text, or left out")
+    for name, value, least in (("gpus", gpus, "of 0 or more"), ("cpus", cpus, "above 0")):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not (number and (value > 0 or (value == 0 and name == "gpus"))):
+            raise StudyError(f"{name} is {value!r}: it must be a number {least}, or left out")
+    named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
+    if named and named not in ("auto", "local"):
+        _knock(named)
+
+
 def _connect(address: str | None) -> Any:
     """Ray, connected to a cluster."""
     if address is None:
         # A cluster of one machine keeps its ports to itself.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    elif address not in ("auto", "local"):
-        _knock(address)
     try:
         import ray
     except ImportError:
@@ -167,7 +188,7 @@ def _connect(address: str | None) -> Any:
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
-        said = str(error).strip().splitlines()
+        said = str(error).strip().strip("'").splitlines()
         raise StudyError(
             f"the Ray cluster at {address or 'this machine'} cannot be used: {said[0][:300] if said else error!r}"
         ) from None
@@ -182,7 +203,15 @@ def _knock(address: str) -> None:
             f"address is {address!r}: write host:port (Ray's own port is {_DEFAULT_PORT}), or auto"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_S) as line:
+            if os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
+                line.sendall(_HELLO)
+                # A server of gRPC, as Ray's are, begins with its settings, of whatever length.
+                if line.recv(4)[3:] != _HELLO[-6:-5]:
+                    raise StudyError(
+                        f"what answers at {address} is no Ray cluster (its own port is {_DEFAULT_PORT}; the "
+                        "dashboard's, 8265, is not meant): correct executor.address"
+                    )
     except OSError as error:
         raise StudyError(
             f"no Ray cluster answers at {address} ({error.strerror or error}): start one with `ray start --head`, "
