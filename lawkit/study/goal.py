@@ -52,7 +52,7 @@ class Goal:
     laws
         Laws to choose from on the runs; empty for the one that `lawkit.fit` takes, ``("auto",)`` for all.
     start
-        Runs of the start where there is no grid; None: two more than the law has parameters, within half the budget.
+        Runs of the start where there is no grid; None: as many as the laws can be fitted to, within half the budget.
     posterior, draws, interval
         Where draws of the law's parameters come from (see `lawkit.fit`), how many of them the regret is averaged over,
         and the coverage of all intervals.
