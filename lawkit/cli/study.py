@@ -267,6 +267,7 @@ def _show_price(told: dict[str, Any]) -> None:
     if told["runs"]:
         _output.say()
     unnamed = told["generated"] and not told["runs"]
+    undecided = not (told["runs"] or told["generated"] or told["stop"]) and told["budget"] is not None
     pairs = [
         ("round", told["round"]),
         ("runs to do", "named once there is the text" if unnamed else len(told["runs"])),
@@ -285,6 +286,7 @@ def _show_price(told: dict[str, Any]) -> None:
             None if told["seconds_all"] is None else f"about {_time(told['seconds_all'])} at most",
         ),
         ("stopped because of", told["stop"]),
+        ("next", f"the decision of round {told['round']}" if undecided else None),
     ]
     _output.show_pairs((name, value) for name, value in pairs if value is not None)
 
