@@ -164,6 +164,13 @@ def test_what_prompts_add_is_seen_after_the_first_shard(tmp_path, server, capsys
             run_study(folder)
 
 
+def test_a_cluster_that_does_not_answer_is_said_before_any_text_is_generated(tmp_path, server):
+    text = 'executor = {name = "ray", address = "127.0.0.1:9"}\n' + FILE
+    with pytest.raises(StudyError, match="executor: no Ray cluster answers at 127.0.0.1:9"):
+        run_study(study(tmp_path, server, text))
+    assert server.asked == 0
+
+
 def test_text_of_unknown_price_is_free_and_said_to_be(tmp_path, server, capsys):
     folder = study(tmp_path, server, (FILE + CIRCLE).replace("n_params = 1000\n", ""))
     made(folder)

@@ -195,7 +195,7 @@ def check_executor(spec: StudySpec) -> None:
 
 
 def check_reachable(spec: StudySpec) -> None:
-    """Refuse an address where nothing answers, before anything is done that takes long.
+    """Refuse an address where nothing answers; nothing is started or joined.
 
     Raises
     ------

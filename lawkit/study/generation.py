@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lawkit.errors import LawkitError, StudyError
+from lawkit.study.executors import check_reachable
 from lawkit.study.sources import GENERATED, GeneratedSource
 from lawkit.study.spending import MADE, check_pays
 from lawkit.study.store import Store
@@ -129,6 +130,8 @@ def make_corpus(spec: StudySpec, tell: Callable[[str], None]) -> StudySpec:
         known = made_corpus(spec, store)
         if known is not None and store.in_state("done"):
             return known
+        # The runs come long after the text: what they need should be there.
+        check_reachable(spec)
         wanted, targets = needs(spec), targets_of(spec, store)
         for attempt in range(_MORE + 1):
             check_pays(spec, missing(spec, targets))

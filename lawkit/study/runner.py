@@ -12,7 +12,7 @@ from lawkit.backends.torchtitan.launch import Outcome, progress
 from lawkit.errors import StudyError
 from lawkit.study.bench import make_bench
 from lawkit.study.circle import Circle
-from lawkit.study.executors import Executor, check_executor, check_reachable, make_executor
+from lawkit.study.executors import Executor, check_executor, make_executor
 from lawkit.study.generation import make_corpus, so_far
 from lawkit.study.lock import hold, holder
 from lawkit.study.spec import read_study
@@ -89,7 +89,6 @@ def run_study(
     folder = Path(folder)
     spec = read_study(folder)
     check_executor(spec)
-    check_reachable(spec)
     if spec.built is not None:
         with hold(folder):
             spec = make_corpus(spec, watcher.doing if watcher else lambda _: None)
