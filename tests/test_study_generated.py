@@ -166,7 +166,7 @@ def test_what_prompts_add_is_seen_after_the_first_shard(tmp_path, server, capsys
 
 def test_a_cluster_that_does_not_answer_is_said_before_any_text_is_generated(tmp_path, server):
     text = 'executor = {name = "ray", address = "127.0.0.1:9"}\n' + FILE
-    with pytest.raises(StudyError, match="executor: no Ray cluster answers at 127.0.0.1:9"):
+    with pytest.raises(StudyError, match=r"executor: no Ray cluster answers at 127\.0\.0\.1:9"):
         run_study(study(tmp_path, server, text))
     assert server.asked == 0
 

@@ -11,6 +11,7 @@ import pytest
 from fake_server import FakeServer
 from generating import content, documents
 from lawkit.cli import main
+from lawkit.cli._study_screen import Screen
 from lawkit.runs import read_runs
 from lawkit.study import read_study, run_study, study_status
 from lawkit.study.generation import make_corpus
@@ -72,6 +73,18 @@ def killed_when(condition, folder: Path) -> None:
     process.wait()
 
 
+class Told(Screen):
+    """Notes what it is told of the budget."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spent: list[float] = []
+
+    def begun(self, total: int, waiting: int, spent: float, flops: float) -> None:
+        self.spent.append(spent)
+        super().begun(total, waiting, spent, flops)
+
+
 def test_killed_while_generating_and_while_training_it_decides_the_same(tmp_path, torchtitan, capsys):
     with FakeServer() as server:
         asked = TEXT.replace("FROM", f'model = "fake"\nurls = ["{server.url}"]')
@@ -79,16 +92,21 @@ def test_killed_while_generating_and_while_training_it_decides_the_same(tmp_path
     text = TEXT.replace("FROM", f'replay = "{tmp_path}/recorded/generated/qa"')
 
     whole = made(tmp_path / "whole", text)
-    summary = run_study(whole)
+    told = Told()
+    with told:
+        summary = run_study(whole, watcher=told)
     assert (summary.done, summary.failed) == (5, 0)
+    (source,) = study_status(whole)["generated"]
+    assert told.spent[0] == source["flops"] > 0  # what the live view begins with
+    assert told.spent[1] > source["flops"]
 
     broken = made(tmp_path / "broken", text)
     killed_when(lambda: len(list(broken.glob("generated/qa/*.jsonl"))) > 2, broken)
     assert not (broken / "corpora").exists()
     written = content(broken / "generated/qa")
     assert main(["study", "status", str(broken), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert 0 < told["flops"] == told["generated"][0]["flops"]
+    half = json.loads(capsys.readouterr().out)
+    assert 0 < half["flops"] == half["generated"][0]["flops"]
     killed_when(lambda: events(broken) >= 2, broken)
     assert content(broken / "generated/qa").items() >= written.items()
     run_study(broken)

@@ -196,7 +196,7 @@ def _generate(
         files = _files(folder, spec.built.sources[source.source])
         try:
             if spec.goal is not None and generator.n_params is not None:
-                # What prompts and dropped answers add to the price is known after the first shard.
+                # What prompts and dropped answers add to the price is known after the first shards.
                 upto(min(1.0, targets[source.name]))
                 check_pays(spec, missing(spec, targets))
             found = upto(targets[source.name])
