@@ -259,7 +259,7 @@ def decision_among(at: Target, target: np.ndarray, among: np.ndarray, seed: int)
     among, loss, slope = among[good], loss[good], slope[:, good]
     best = int(loss.argmin())
     gap, apart = loss - loss[best], slope - slope[:, best : best + 1]
-    spread = np.einsum("gip,gpq,gjq->ij", apart, fit.covariance, apart)
+    spread = np.matmul(apart @ fit.covariance, np.swapaxes(apart, 1, 2)).sum(0)
     sd = np.sqrt(np.maximum(np.diag(spread), 1e-300))
     values, vectors = np.linalg.eigh(spread)
     draws = np.random.default_rng(seed).standard_normal((LIST_DRAWS // 2, len(gap)))
