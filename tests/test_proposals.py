@@ -12,9 +12,10 @@ import lawkit
 from lawkit.design import Trace, replay_study, start_runs
 from lawkit.design._criteria import CRITERIA, METHODS, criterion
 from lawkit.design._goals import Goals
-from lawkit.design.batch import Limits
+from lawkit.design.batch import Limits, Valuation
 from lawkit.design.candidates import Generation, from_table, spread
 from lawkit.design.grid import sizes_in_turn
+from lawkit.design.published import cheapest, most_saved
 from lawkit.design.start import start_number, start_rows
 from lawkit.design.value import Posterior, Slopes, decision_among
 from lawkit.errors import LawkitError, OptimizeError
@@ -351,6 +352,30 @@ def test_a_replay_buys_recorded_runs_until_the_budget_is_out(recorded: Runs, met
         assert trace.flops[0] == pytest.approx(3 * 1.2e17)
     ended = replay_study(recorded, method=method, budget=budget, tolerance=0.02, seed=1)
     np.testing.assert_array_equal(ended.regret, trace.stopped(0.02).regret)
+
+
+def test_a_replay_of_mspe_as_published(recorded: Runs) -> None:
+    unit = 6 * 2e7 * 1e9
+    # Twelve mixtures at 1, 3 and 10 units: 2% of the table pays for three of the cheapest.
+    trace = replay_study(recorded, method="mspe", rationed=False, budget=40 * unit, seed=1)
+    assert (trace.runs[0], trace.flops[0]) == (3, pytest.approx(3 * unit))
+    assert (np.diff(trace.runs) == 1).all()
+    assert trace.flops[-1] <= 40 * unit
+    law = lawkit.laws.get("transfer-plain")  # 11 parameters a domain
+    assert len(cheapest(np.ones(2000), law, 3, 2, 0)) == 27
+    assert len(cheapest(np.array([1.0, 2.0, 3.0]), law, 3, 2, 0)) == 2
+    cost = np.repeat([2.0, 1.0], 600)
+    assert (cost[cheapest(cost, law, 3, 2, 0)] == 1).all()
+    assert sorted(cheapest(cost, law, 3, 2, 0)) != sorted(cheapest(cost, law, 3, 2, 1))
+
+
+def test_mspe_as_published_takes_the_most_saved_over_a_power_of_cost(fit: Fit, table: Runs) -> None:
+    goals = built(fit)
+    pool = from_table(fit, table, **GOAL, budget=1e30)
+    slopes, factor, posterior = goals.slopes(pool), known(goals.factor(criterion("mspe"))), Posterior.of(fit)
+    left = np.array([posterior.observed(slopes.at(i)).trace(factor) for i in range(len(pool))])
+    worth = (posterior.trace(factor) - left) / pool.flops**0.4
+    assert most_saved(Valuation(slopes, posterior, factor), pool.flops) == worth.argmax()
 
 
 def test_what_a_trace_says() -> None:

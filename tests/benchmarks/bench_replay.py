@@ -31,10 +31,11 @@ from lawkit.runs import Runs
 ARMS: tuple[tuple[str, str, bool | None], ...] = (
     ("regret", "regret", None),
     ("variance", "variance", None),
-    ("mspe", "mspe", None),
+    ("mspe rationed", "mspe", None),
     ("random rationed", "random", True),
     ("random", "random", None),
     ("grid", "grid", None),
+    ("mspe", "mspe", False),
 )
 TOLERANCE = 0.005
 STOP = TOLERANCE / 5
