@@ -15,6 +15,7 @@ from lawkit.design._goals import Goals
 from lawkit.design.batch import Limits, Valuation
 from lawkit.design.candidates import Generation, from_table, spread
 from lawkit.design.grid import sizes_in_turn
+from lawkit.design.policy import ration, settled
 from lawkit.design.published import cheapest, most_saved
 from lawkit.design.start import start_number, start_rows
 from lawkit.design.value import Posterior, Slopes, decision_among
@@ -376,6 +377,18 @@ def test_mspe_as_published_takes_the_most_saved_over_a_power_of_cost(fit: Fit, t
     left = np.array([posterior.observed(slopes.at(i)).trace(factor) for i in range(len(pool))])
     worth = (posterior.trace(factor) - left) / pool.flops**0.4
     assert most_saved(Valuation(slopes, posterior, factor), pool.flops) == worth.argmax()
+
+
+def test_a_ration_is_a_share_of_what_was_spent_or_two_of_the_cheapest() -> None:
+    assert [ration(spent, 1.0) for spent in (0.0, 5.0, 20.0)] == [2.0, 2.0, 4.0]
+    assert ration(20.0, 1.0, share=1.0) == 20.0
+
+
+def test_settled_is_within_the_tolerance_twice_on_end() -> None:
+    assert [settled(said, 0.1) for said in ([], [0.1], [0.1, 0.1], [0.1, 0.2, 0.1], [0.2, 0.1, 0.0])] == [
+        False, False, True, False, True,
+    ]  # fmt: skip
+    assert not settled([0.0, float("nan")], 0.1)
 
 
 def test_what_a_trace_says() -> None:
