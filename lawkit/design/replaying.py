@@ -13,7 +13,7 @@ from lawkit.design._goals import Goals
 from lawkit.design.batch import Limits, Valuation
 from lawkit.design.candidates import Candidates, training_flops
 from lawkit.design.grid import sizes_in_turn
-from lawkit.design.policy import LEAST, RATION, ration, settled
+from lawkit.design.policy import LEAST, RATION, method_now, ration, settled
 from lawkit.design.published import cheapest, most_saved
 from lawkit.design.start import start_number, start_rows
 from lawkit.design.value import Posterior, usable
@@ -80,7 +80,8 @@ def replay_study(
     The mixture is chosen among those recorded at the largest n_params and n_tokens, by the fit's prediction
     there, whatever the method; every recorded run, those too, may be bought at its own cost. A rationed study
     begins with `start_rows` and spends in a turn no more than a fifth of what it has spent so far, or two runs'
-    worth at first; so it climbs the sizes slowly, with several runs at a new one. Of others, 'random' and 'grid'
+    worth at first; so it climbs the sizes slowly, with several runs at a new one. 'regret' goes by the variance of
+    the target loss as long as the regret cannot be told (`lawkit.design.policy.method_now`). Of others, 'random' and 'grid'
     buy two runs in a turn, later a fifth of those so far, from the start by their own rule; 'mspe' goes as its
     authors have it, see `lawkit.design.published`.
 
@@ -173,7 +174,7 @@ def replay_study(
             break
         good = usable(fit, pool)
         pool = pool.select(good) if good.any() else pool
-        rule = criterion(method)
+        rule = criterion(method_now(method, found[-1][3]))
         slopes, factor = goals.slopes(pool), goals.factor(rule)
         if published:
             picks = [most_saved(Valuation(slopes, posterior, factor), pool.flops)]
