@@ -81,9 +81,9 @@ def replay_study(
     there, whatever the method; every recorded run, those too, may be bought at its own cost. A rationed study
     begins with `start_rows` and spends in a turn no more than a fifth of what it has spent so far, or two runs'
     worth at first; so it climbs the sizes slowly, with several runs at a new one. 'regret' goes by the variance of
-    the target loss as long as the regret cannot be told (`lawkit.design.policy.method_now`). Of others, 'random' and 'grid'
-    buy two runs in a turn, later a fifth of those so far, from the start by their own rule; 'mspe' goes as its
-    authors have it, see `lawkit.design.published`.
+    the target loss as long as the regret cannot be told, see `lawkit.design.policy.method_now`. Of others, 'random'
+    and 'grid' buy two runs in a turn, later a fifth of those so far, from the start by their own rule; 'mspe' goes
+    as its authors have it, see `lawkit.design.published`.
 
     Parameters
     ----------
