@@ -15,10 +15,10 @@ from lawkit.design._goals import Goals
 from lawkit.design.batch import Limits, Valuation
 from lawkit.design.candidates import Generation, from_table, spread
 from lawkit.design.grid import sizes_in_turn
-from lawkit.design.policy import ration, settled
+from lawkit.design.policy import CREDIBLE, method_now, ration, settled
 from lawkit.design.published import cheapest, most_saved
 from lawkit.design.start import start_number, start_rows
-from lawkit.design.value import Posterior, Slopes, decision_among
+from lawkit.design.value import NARROWED, Posterior, Slopes, decision_among
 from lawkit.errors import LawkitError, OptimizeError
 from lawkit.fitting import Fit
 from lawkit.mixture.target import Target
@@ -180,6 +180,25 @@ def test_regret_among_a_list_is_what_draws_realise(fit: Fit, table: Runs) -> Non
     drawn = Target(narrow, **GOAL).objectives(z, table.weights, target)
     realised = (drawn[:, losses.argmin()] - drawn.min(1)).mean()
     assert Posterior.of(narrow).trace(predicted.factor) == pytest.approx(realised, rel=0.15)
+
+
+def test_regret_among_a_list_weighs_by_chances_from_narrower_draws(fit: Fit, table: Runs) -> None:
+    at, target = Target(fit, **GOAL), np.array([0.5, 0.5])
+    choice = decision_among(at, target, table.weights, 0)
+    value, slope = fit.law.function.jacobian(fit.z, at.inputs(table.weights))
+    loss, slope = value[:, :, 0].mean(0), slope[:, :, 0] / 2  # (M,), (G, M, P)
+    best = loss.argmin()
+    apart = slope - slope[:, best, None]
+    sd = np.sqrt(np.einsum("gmp,gpq,gmq->m", apart, fit.covariance, apart))
+    moved = np.einsum("gmp,sgp->sm", slope, fit.draw(20_000, seed=1) - fit.z)
+    wide = loss + moved
+    p = np.bincount((loss + NARROWED * moved).argmin(1), minlength=len(loss)) / len(moved)
+    p[best] = 0
+    W = np.einsum("m,gmp,hmq->gphq", p / np.maximum(sd, 1e-9), apart, apart)
+    W = np.array([W[g, :, g] for g in range(len(W))])
+    W *= (wide[:, best] - wide.min(1)).mean() / np.einsum("gpq,gqp->", W, fit.covariance)
+    found = np.swapaxes(choice.factor, 1, 2) @ choice.factor
+    assert np.linalg.norm(found - W) < 0.2 * np.linalg.norm(W)  # the chances are those of 1024 draws
 
 
 def test_choices_are_all_there_is(fit: Fit, table: Runs) -> None:
@@ -382,6 +401,20 @@ def test_mspe_as_published_takes_the_most_saved_over_a_power_of_cost(fit: Fit, t
 def test_a_ration_is_a_share_of_what_was_spent_or_two_of_the_cheapest() -> None:
     assert [ration(spent, 1.0) for spent in (0.0, 5.0, 20.0)] == [2.0, 2.0, 4.0]
     assert ration(20.0, 1.0, share=1.0) == 20.0
+
+
+def test_regret_is_variance_until_it_can_be_told(recorded: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert method_now("regret", 2 * CREDIBLE) == "variance"
+    assert method_now("regret", CREDIBLE) == "regret"
+    assert method_now("mspe", 2 * CREDIBLE) == "mspe"
+
+    def expected(method: str) -> np.ndarray:
+        return replay_study(recorded, method=method, budget=20 * 1.2e17, seed=2).expected
+
+    told, variance = expected("regret"), expected("variance")
+    assert told[1] != variance[1]
+    monkeypatch.setattr("lawkit.design.policy.CREDIBLE", 0.0)
+    np.testing.assert_array_equal(expected("regret"), variance)
 
 
 def test_settled_is_within_the_tolerance_twice_on_end() -> None:

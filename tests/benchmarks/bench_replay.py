@@ -105,7 +105,7 @@ def main() -> None:
         f"{name}, {domain or 'all domains alike'}: {len(runs)} runs, cheapest {unit:.3g} flops; {seeds} seeds"
     )
     # The start, and each turn, is by seed; a row a method.
-    medians: dict[tuple[str, str], float] = {}
+    needed: dict[tuple[str, str], np.ndarray] = {}
     for arm, method, rationed in ARMS:
         begun = time.process_time()
         thrifty = method not in ("random", "grid") if rationed is None else rationed
@@ -120,18 +120,18 @@ def main() -> None:
         ]  # fmt: skip
         said = []
         for what, those in views(traces, 0.0 if published else stop).items():
-            low, mid, high, never = _quartiles(those, unit)
-            medians[arm, what] = mid
-            said.append(f"{what} {mid:.0f} ({low:.0f} to {high:.0f}), never {never} of {seeds}")
+            needed[arm, what] = np.array([t.needed(TOLERANCE) / unit for t in those])
+            said.append(f"{what} {_quartiles(needed[arm, what])}")
         ends = np.median([t.stopped(STOP).flops[-1] / unit for t in traces])
         print(
             f"{arm:16s} {' | '.join(said)} | stops at {ends:.0f} | {time.process_time() - begun:.0f} s of CPU",
             flush=True,
         )
     print("regret's median over that of")
-    for (arm, what), median in medians.items():
-        own = medians.get(("regret", what), medians["regret", "with the stop"])
-        print(f"    {arm:16s} {what:13s} {own / median:.2f}")
+    for (arm, what), theirs in needed.items():
+        own = needed.get(("regret", what), needed["regret", "with the stop"])
+        ratio, less, more = np.median(own) / np.median(theirs), (own < theirs).sum(), (own > theirs).sum()
+        print(f"    {arm:16s} {what:13s} {ratio:.2f}; it needs less on {less} and more on {more} seeds")
 
 
 def views(traces: list[Trace], stop: float) -> dict[str, list[Trace]]:
@@ -140,10 +140,12 @@ def views(traces: list[Trace], stop: float) -> dict[str, list[Trace]]:
     return ended if stop else {**ended, "whole": traces}
 
 
-def _quartiles(traces: list[Trace], unit: float) -> tuple[float, float, float, int]:
-    need = np.sort([t.needed(TOLERANCE) / unit for t in traces])
-    quarter = len(need) // 4
-    return need[quarter], float(np.median(need)), need[-1 - quarter], int(np.isinf(need).sum())
+def _quartiles(needed: np.ndarray) -> str:
+    need, quarter = np.sort(needed), len(needed) // 4
+    return (
+        f"{np.median(need):.0f} ({need[quarter]:.0f} to {need[-1 - quarter]:.0f}), never {np.isinf(need).sum()} "
+        f"of {len(need)}"
+    )
 
 
 if __name__ == "__main__":
