@@ -12,12 +12,13 @@ import lawkit
 from lawkit.design import Trace, replay_study, start_runs
 from lawkit.design._criteria import CRITERIA, METHODS, criterion
 from lawkit.design._goals import Goals
-from lawkit.design.batch import Limits
+from lawkit.design.batch import Limits, Valuation
 from lawkit.design.candidates import Generation, from_table, spread
 from lawkit.design.grid import sizes_in_turn
-from lawkit.design.policy import ration, settled
+from lawkit.design.policy import CREDIBLE, method_now, ration, settled
+from lawkit.design.published import cheapest, most_saved
 from lawkit.design.start import start_number, start_rows
-from lawkit.design.value import Posterior, Slopes, decision_among
+from lawkit.design.value import NARROWED, Posterior, Slopes, decision_among
 from lawkit.errors import LawkitError, OptimizeError
 from lawkit.fitting import Fit
 from lawkit.mixture.target import Target
@@ -179,6 +180,25 @@ def test_regret_among_a_list_is_what_draws_realise(fit: Fit, table: Runs) -> Non
     drawn = Target(narrow, **GOAL).objectives(z, table.weights, target)
     realised = (drawn[:, losses.argmin()] - drawn.min(1)).mean()
     assert Posterior.of(narrow).trace(predicted.factor) == pytest.approx(realised, rel=0.15)
+
+
+def test_regret_among_a_list_weighs_by_chances_from_narrower_draws(fit: Fit, table: Runs) -> None:
+    at, target = Target(fit, **GOAL), np.array([0.5, 0.5])
+    choice = decision_among(at, target, table.weights, 0)
+    value, slope = fit.law.function.jacobian(fit.z, at.inputs(table.weights))
+    loss, slope = value[:, :, 0].mean(0), slope[:, :, 0] / 2  # (M,), (G, M, P)
+    best = loss.argmin()
+    apart = slope - slope[:, best, None]
+    sd = np.sqrt(np.einsum("gmp,gpq,gmq->m", apart, fit.covariance, apart))
+    moved = np.einsum("gmp,sgp->sm", slope, fit.draw(20_000, seed=1) - fit.z)
+    wide = loss + moved
+    p = np.bincount((loss + NARROWED * moved).argmin(1), minlength=len(loss)) / len(moved)
+    p[best] = 0
+    W = np.einsum("m,gmp,hmq->gphq", p / np.maximum(sd, 1e-9), apart, apart)
+    W = np.array([W[g, :, g] for g in range(len(W))])
+    W *= (wide[:, best] - wide.min(1)).mean() / np.einsum("gpq,gqp->", W, fit.covariance)
+    found = np.swapaxes(choice.factor, 1, 2) @ choice.factor
+    assert np.linalg.norm(found - W) < 0.2 * np.linalg.norm(W)  # the chances are those of 1024 draws
 
 
 def test_choices_are_all_there_is(fit: Fit, table: Runs) -> None:
@@ -354,9 +374,47 @@ def test_a_replay_buys_recorded_runs_until_the_budget_is_out(recorded: Runs, met
     np.testing.assert_array_equal(ended.regret, trace.stopped(0.02).regret)
 
 
+def test_a_replay_of_mspe_as_published(recorded: Runs) -> None:
+    unit = 6 * 2e7 * 1e9
+    # Twelve mixtures at 1, 3 and 10 units: 2% of the table pays for three of the cheapest.
+    trace = replay_study(recorded, method="mspe", rationed=False, budget=40 * unit, seed=1)
+    assert (trace.runs[0], trace.flops[0]) == (3, pytest.approx(3 * unit))
+    assert (np.diff(trace.runs) == 1).all()
+    assert trace.flops[-1] <= 40 * unit
+    law = lawkit.laws.get("transfer-plain")  # 11 parameters a domain
+    assert len(cheapest(np.ones(2000), law, 3, 2, 0)) == 27
+    assert len(cheapest(np.array([1.0, 2.0, 3.0]), law, 3, 2, 0)) == 2
+    cost = np.repeat([2.0, 1.0], 600)
+    assert (cost[cheapest(cost, law, 3, 2, 0)] == 1).all()
+    assert sorted(cheapest(cost, law, 3, 2, 0)) != sorted(cheapest(cost, law, 3, 2, 1))
+
+
+def test_mspe_as_published_takes_the_most_saved_over_a_power_of_cost(fit: Fit, table: Runs) -> None:
+    goals = built(fit)
+    pool = from_table(fit, table, **GOAL, budget=1e30)
+    slopes, factor, posterior = goals.slopes(pool), known(goals.factor(criterion("mspe"))), Posterior.of(fit)
+    left = np.array([posterior.observed(slopes.at(i)).trace(factor) for i in range(len(pool))])
+    worth = (posterior.trace(factor) - left) / pool.flops**0.4
+    assert most_saved(Valuation(slopes, posterior, factor), pool.flops) == worth.argmax()
+
+
 def test_a_ration_is_a_share_of_what_was_spent_or_two_of_the_cheapest() -> None:
     assert [ration(spent, 1.0) for spent in (0.0, 5.0, 20.0)] == [2.0, 2.0, 4.0]
     assert ration(20.0, 1.0, share=1.0) == 20.0
+
+
+def test_regret_is_variance_until_it_can_be_told(recorded: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert method_now("regret", 2 * CREDIBLE) == "variance"
+    assert method_now("regret", CREDIBLE) == "regret"
+    assert method_now("mspe", 2 * CREDIBLE) == "mspe"
+
+    def expected(method: str) -> np.ndarray:
+        return replay_study(recorded, method=method, budget=20 * 1.2e17, seed=2).expected
+
+    told, variance = expected("regret"), expected("variance")
+    assert told[1] != variance[1]
+    monkeypatch.setattr("lawkit.design.policy.CREDIBLE", 0.0)
+    np.testing.assert_array_equal(expected("regret"), variance)
 
 
 def test_settled_is_within_the_tolerance_twice_on_end() -> None:

@@ -10,6 +10,8 @@ import numpy as np
 RATION = 0.2
 #: Runs that a turn may always have, whatever was spent.
 LEAST = 2
+#: Regret is expected to second order in what is not known, which tells nothing where this part of the loss is at stake.
+CREDIBLE = 0.01
 #: A study is done when expected regret was within its tolerance in this many turns on end.
 TURNS = 2
 
@@ -30,6 +32,19 @@ def ration(spent: float, cheapest: float, share: float = RATION) -> float:
         Of what was spent.
     """
     return max(LEAST * cheapest, share * spent)
+
+
+def method_now(method: str, expected: float) -> str:
+    """The criterion of the next turn: 'variance' as long as regret is asked for and cannot be told, see `CREDIBLE`.
+
+    Parameters
+    ----------
+    method
+        The one that a study goes by.
+    expected
+        Regret that the fit expects now, over the loss.
+    """
+    return "variance" if method == "regret" and expected > CREDIBLE else method
 
 
 def settled(expected: Sequence[float] | np.ndarray, tolerance: float) -> bool:

@@ -10,10 +10,11 @@ import numpy as np
 from lawkit import laws
 from lawkit.design._criteria import METHODS, criterion
 from lawkit.design._goals import Goals
-from lawkit.design.batch import Limits
+from lawkit.design.batch import Limits, Valuation
 from lawkit.design.candidates import Candidates, training_flops
 from lawkit.design.grid import sizes_in_turn
-from lawkit.design.policy import LEAST, RATION, ration, settled
+from lawkit.design.policy import LEAST, RATION, method_now, ration, settled
+from lawkit.design.published import cheapest, most_saved
 from lawkit.design.start import start_number, start_rows
 from lawkit.design.value import Posterior, usable
 from lawkit.errors import LawkitError
@@ -79,8 +80,10 @@ def replay_study(
     The mixture is chosen among those recorded at the largest n_params and n_tokens, by the fit's prediction
     there, whatever the method; every recorded run, those too, may be bought at its own cost. A rationed study
     begins with `start_rows` and spends in a turn no more than a fifth of what it has spent so far, or two runs'
-    worth at first; so it climbs the sizes slowly, with several runs at a new one. Others buy two runs in a turn,
-    later a fifth of those so far, from the start by their own rule.
+    worth at first; so it climbs the sizes slowly, with several runs at a new one. 'regret' goes by the variance of
+    the target loss as long as the regret cannot be told, see `lawkit.design.policy.method_now`. Of others, 'random'
+    and 'grid' buy two runs in a turn, later a fifth of those so far, from the start by their own rule; 'mspe' goes
+    as its authors have it, see `lawkit.design.published`.
 
     Parameters
     ----------
@@ -99,7 +102,7 @@ def replay_study(
     tolerance
         Expected regret, as a fraction of the loss, at which to end, see `settled`; 0 for never.
     rationed
-        By default all are but 'random' and 'grid', which know no cost.
+        By default all are but 'random' and 'grid', which know no cost. 'mspe' can be either.
     seed
         Of the start and of what is random.
 
@@ -107,7 +110,7 @@ def replay_study(
     ------
     LawkitError
         For a table without sizes or with fewer than two mixtures at the largest, or an unknown method; for
-        an unrationed method other than 'random' and 'grid'.
+        an unrationed method other than 'random', 'grid' and 'mspe'.
 
     Examples
     --------
@@ -123,7 +126,8 @@ def replay_study(
         raise LawkitError("a replay needs n_params and n_tokens of every recorded run")
     blind = method in ("random", "grid")
     rationed = not blind if rationed is None else rationed
-    if not rationed and not blind:
+    published = method == "mspe" and not rationed
+    if not (rationed or blind or published):
         raise LawkitError(f"method {method!r} weighs what a run costs: it is always rationed")
     table = recorded.with_domains(list(target or recorded.domains))
     table = table.select(np.flatnonzero(np.isfinite(table.losses).all(1)))
@@ -143,6 +147,8 @@ def replay_study(
     count = start_number(laws.get(law), len(table.sources)) if start is None else start
     order = _order(table, cost, method, seed)
     have = start_rows(table, count, seed) if rationed else order[:count]
+    if published and start is None:
+        have = cheapest(cost, laws.get(law), len(table.sources), len(table.domains), seed)
     found: list[tuple[float, int, float, float]] = []
     fit: Fit | None = None
     while True:
@@ -159,20 +165,25 @@ def replay_study(
         left = order[~np.isin(order, have)]
         if spent >= budget or not len(left) or settled([row[3] for row in found], tolerance):
             break
-        if not rationed:
+        if blind and not rationed:
             have = np.concatenate([have, left[: _number(have)]])
             continue
-        most = ration(spent, float(cost[left].min()))
+        most = budget - spent if published else ration(spent, float(cost[left].min()))
         pool = _candidates(table, cost, left[cost[left] <= most * (1 + 1e-9)])
+        if not len(pool):
+            break
         good = usable(fit, pool)
         pool = pool.select(good) if good.any() else pool
-        rule = criterion(method)
-        limits = Limits(budget=most, number=_number(have))
+        rule = criterion(method_now(method, found[-1][3]))
         slopes, factor = goals.slopes(pool), goals.factor(rule)
-        batch = rule.batch(pool, slopes, posterior, factor, limits, seed + len(have))
+        if published:
+            picks = [most_saved(Valuation(slopes, posterior, factor), pool.flops)]
+        else:
+            limits = Limits(budget=most, number=_number(have))
+            picks = rule.batch(pool, slopes, posterior, factor, limits, seed + len(have)).picks
         # A criterion that is 0 buys nothing, but a study that is not to end buys what comes first.
         assert pool.rows is not None
-        have = np.concatenate([have, pool.rows[batch.picks] if batch.picks else left[:LEAST]])
+        have = np.concatenate([have, pool.rows[picks] if picks else left[:LEAST]])
     flops, runs, regrets, expect = np.array(found).T
     return Trace(flops=flops, runs=runs.astype(int), regret=regrets, expected=expect)
 
