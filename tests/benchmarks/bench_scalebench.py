@@ -44,7 +44,7 @@ from lawkit.laws._law import Law
 from lawkit.laws.formula import FormulaLaw
 from lawkit.runs import Runs
 
-TURNS, MOST = 8, 30  # turns after the start, and runs in one
+TURNS = 8  # after the start
 Columns = dict[str, np.ndarray]
 
 
@@ -231,7 +231,7 @@ def chosen(pool: Runs, target: Runs, law: Law, share: float, seed: int) -> Runs:
             Slopes(fit, found),
             Posterior.of(fit),
             region(fit, target),
-            Limits(budget=spare, number=MOST),
+            Limits(budget=spare, number=needed),
         )
         assert found.rows is not None
         have += found.rows[batch.picks].tolist()
