@@ -309,7 +309,7 @@ def main() -> None:
         if asked.tasks and task.name not in asked.tasks:
             continue
         begun = time.process_time()
-        laws = [FormulaLaw(t, task.sources) if "+" in t else zoo.get(t) for t in task.laws]
+        laws: list[Law] = [FormulaLaw(t, task.sources) if "+" in t else zoo.get(t) for t in task.laws]
         if task.average:
             laws = [Average(*laws)]
         groups, published = tables(task, folders)
