@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import combinations_with_replacement
+
 import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
 from lawkit import laws
+from lawkit.fitting.estimate import estimate
 from lawkit.fitting.prepare import Prepared, prepare
 from lawkit.fitting.solver import LeastSquares, Target, minimise
 from lawkit.laws._law import Objective
+from lawkit.laws.formula import FormulaLaw
 from lawkit.runs import Runs
 
 HUBER = Objective(kind="huber", delta=2e-3)
@@ -140,3 +145,19 @@ def test_a_start_where_the_law_is_not_finite_stays_behind() -> None:
     assert np.isinf(cost[:3]).all()
     assert np.isfinite(cost[3:]).all()
     assert np.isfinite(ends).all()
+
+
+def test_a_law_linear_in_many_unbounded_parameters_is_solved_for() -> None:
+    # Only positive parameters may have to be left out: to try every subset of these 20 would take minutes.
+    terms = [
+        f"{a}*{b}"
+        for a, b in combinations_with_replacement(("1", "log(N/1e9)", "log(D/1e10)", "w_a", "w_b"), 2)
+    ]
+    terms += [f"{a}**3" for a in ("log(N/1e9)", "log(D/1e10)", "w_a", "w_b")] + ["log(N/1e9)*log(D/1e10)**2"]
+    law = FormulaLaw("8 + " + " + ".join(f"~p{i}*{t}" for i, t in enumerate(terms)), ("a", "b", "c"))
+    runs = table()
+    z = np.random.default_rng(0).normal(0, 0.1, (1, 20))
+    x = prepare(runs, law, RELATIVE).problem.inputs.take(np.zeros(1, int))
+    exact = replace(runs, domains=("x",), losses=law.function.value(z, x)[0])
+    found = estimate(exact, law, RELATIVE, starts=1)[0]
+    np.testing.assert_allclose(found.losses(x), exact.losses, rtol=1e-6)

@@ -121,10 +121,11 @@ def _nonnegative(gram: np.ndarray, moment: np.ndarray, positive: np.ndarray) -> 
     """
     best = np.full(len(gram), np.inf)
     solution = np.zeros_like(moment)
-    for used in range(len(positive), 0, -1):
-        for subset in combinations(range(len(positive)), used):
-            s = list(subset)
-            a = np.linalg.solve(gram[:, s][:, :, s] + 1e-12 * np.eye(used), moment[:, s, None])[..., 0]
+    free, bounded = np.flatnonzero(~positive), np.flatnonzero(positive)
+    for used in range(len(bounded), -1 if len(free) else 0, -1):
+        for subset in combinations(bounded, used):
+            s = sorted([*free, *subset])
+            a = np.linalg.solve(gram[:, s][:, :, s] + 1e-12 * np.eye(len(s)), moment[:, s, None])[..., 0]
             # |wanted - design a|^2 less the constant |wanted|^2, at the least-squares solution
             misfit = -(a * moment[:, s]).sum(1)
             take = ((a > 0) | ~positive[s]).all(1) & (misfit < best)
