@@ -608,7 +608,7 @@ def test_a_corner_that_nothing_moves_has_no_regret() -> None:
     f = lawkit.fit(simulated(), law="linear", holdout="none")
     found = lawkit.propose_runs(f, **GOAL, budget=1e18)
     assert found.runs == ()
-    assert found.expected_regret_now == pytest.approx(0, abs=1e-12)
+    assert found.criterion_now == pytest.approx(0, abs=1e-12)
     assert found.efficiency == 1.0
     assert found.spent == 0
     assert found.stopped.startswith("regret below tolerance")

@@ -70,6 +70,8 @@ class Foresight:
 
     Attributes
     ----------
+    z
+        (S, G, P) the truths.
     before
         (S,) regret of the mixtures chosen now under each truth, nats, summed over the targets by their shares.
 
@@ -95,9 +97,9 @@ class Foresight:
                 "like these, so the regret cannot be simulated: look at the fit's warnings"
             )
         self._draws = None if self._draws is None else _some(self._draws, sound)
-        self._z, self._now = z[sound], [f[sound] for f in now]
+        self.z, self._now = z[sound], [f[sound] for f in now]
         self._least = [
-            np.fmin(f, _losses(g, self._z, _chosen(g, self._z)))
+            np.fmin(f, _losses(g, self.z, _chosen(g, self.z)))
             for g, f in zip(self.goals, self._now, strict=True)
         ]
         self.before = self._regret(self._now)
@@ -106,10 +108,10 @@ class Foresight:
         """(S,) regret of the mixtures that a fit with the `new` runs chooses, on the same scale as `before`."""
         if not len(new):
             return self.before
-        z = self._refitted(new, self._outcomes(new))
+        z = self._refitted(new, self.outcomes(new))
         then = []
         for goal, now in zip(self.goals, self._now, strict=True):
-            found = _losses(goal, self._z, _chosen(goal, z))
+            found = _losses(goal, self.z, _chosen(goal, z))
             then.append(np.where(np.isfinite(found), found, now))
         return self._regret(then)
 
@@ -117,11 +119,11 @@ class Foresight:
         parts = zip(self.goals, losses, self._least, strict=True)
         return np.sum([g.share * np.maximum(f - least, 0.0) for g, f, least in parts], axis=0)
 
-    def _outcomes(self, new: Candidates) -> np.ndarray:
+    def outcomes(self, new: Candidates) -> np.ndarray:
         """(S, K, E) losses of K new runs under each truth."""
         fit, rng = self.fit, np.random.default_rng([self._seed, 1])
         x = fit.estimate.inputs(new.weights, new.n_params, new.n_tokens, new.unique)
-        losses = fit.estimate.losses_at(self._z, x)
+        losses = fit.estimate.losses_at(self.z, x)
         shock, scale = rng.standard_normal(losses.shape), fit.noise_at(new.n_tokens)
         if (d := self._draws) is not None:
             nu = np.broadcast_to(d.nu[:, None], losses.shape)

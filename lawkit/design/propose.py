@@ -151,16 +151,16 @@ def propose_runs(
     judged = replay(batch.picks, slopes, posterior, judge)
     own = replay(batch.picks, slopes, posterior, factor) if factor is not None else None
     warnings += goals.warnings
-    warnings += warnings_for(fit, n_params, n_tokens, budget, judged[0] if choice else None, method)
-    h = goal.h
     expected, errors = (judged, None) if choice else (None, None)
     if ahead is not None:
         expected, errors = _simulated(judged, ahead.before, ahead.after(pool.select(np.array(batch.picks, int))))
         if method == "regret" and batch.stopped == "tolerance" and expected[-1] > 2 * tolerance:
             warnings.append(
-                f"regret of {expected[-1]:.3g} nats is left that no run can be said to save by the slopes at the fit: "
-                "take them at draws of its posterior as well (points 4), or use method 'variance'"
+                f"the best mixture stays where it is for small errors of the parameters, yet large ones put {expected[-1]:.3g} "
+                "nats at stake, which this criterion cannot see: use method 'variance', or name mixtures to choose from"
             )
+    warnings += warnings_for(fit, n_params, n_tokens, budget, expected[0] if expected else None, method)
+    h = goal.h
     return Proposal(
         runs=_runs(fit, pool, batch, expected, own),
         expected_regret_now=expected[0] if expected else None,
