@@ -171,12 +171,14 @@ def _show(proposal: Proposal) -> None:
         ],
     )
     _output.say()
+    errors = proposal.regret_errors or {}
     _output.show_pairs(
         [
             (
                 "expected regret now",
-                f"{_output.number(proposal.expected_regret_now)} nats per token, if the law is right",
+                f"{_regret(proposal.expected_regret_now, errors, 'now')} nats per token, if the law is right",
             ),
+            *([("after these runs", f"{_regret(proposal.runs[-1].regret_after, errors, 'after')}")] if proposal.runs else []),
             ("spent", f"{_output.number(proposal.spent, 3)} of {_output.number(proposal.budget, 3)} flops"),
             ("no more runs because", proposal.stopped),
             (
@@ -186,3 +188,8 @@ def _show(proposal: Proposal) -> None:
             ("candidates", proposal.n_candidates),
         ]
     )
+
+
+def _regret(value: float | None, errors: dict[str, float], when: str) -> str:
+    error = f" +- {_output.number(errors[when], 1)}" if when in errors else ""
+    return _output.number(value, 3) + error

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from lawkit.fitting import Fit
 
 #: Truths that are simulated: at most, and at least where observed runs are refitted one by one.
-MOST, LEAST = 256, 64
+MOST, LEAST = 200, 64
 #: Derivatives in one iteration of all refits, at most.
 WORK = 2e6
 #: Refits end where an iteration lowers their cost by less than this, relatively: no choice hangs on more.

@@ -97,12 +97,12 @@ def fitted(runs: Runs, warm: np.ndarray | None = None, law: str = "transfer-plai
 
 
 #: First tables of a cell, and truths of each.
-TABLES, TRUTHS = 20, 10
+TABLES, TRUTHS = 10, 20
 #: Law, kind of its tables, and the first runs and noises of its cells.
 CELLS = (
-    ("transfer-plain", "transfer", (12, 40), (4e-3, 8e-3, 2e-3)),
+    ("transfer-plain", "transfer", (12, 40), (2e-3, 4e-3, 8e-3)),
     ("transfer", "transfer", (12, 40), (4e-3,)),
-    ("exponential-scale", "exponential", (40,), (4e-3, 8e-3)),
+    ("exponential-scale", "exponential", (40,), (4e-3,)),
 )
 
 
