@@ -15,6 +15,7 @@ from lawkit.design._goals import Goals
 from lawkit.design.batch import Limits
 from lawkit.design.candidates import Generation, from_table, spread
 from lawkit.design.grid import sizes_in_turn
+from lawkit.design.policy import ration, settled
 from lawkit.design.start import start_number, start_rows
 from lawkit.design.value import Posterior, Slopes, decision_among
 from lawkit.errors import LawkitError, OptimizeError
@@ -351,6 +352,18 @@ def test_a_replay_buys_recorded_runs_until_the_budget_is_out(recorded: Runs, met
         assert trace.flops[0] == pytest.approx(3 * 1.2e17)
     ended = replay_study(recorded, method=method, budget=budget, tolerance=0.02, seed=1)
     np.testing.assert_array_equal(ended.regret, trace.stopped(0.02).regret)
+
+
+def test_a_ration_is_a_share_of_what_was_spent_or_two_of_the_cheapest() -> None:
+    assert [ration(spent, 1.0) for spent in (0.0, 5.0, 20.0)] == [2.0, 2.0, 4.0]
+    assert ration(20.0, 1.0, share=1.0) == 20.0
+
+
+def test_settled_is_within_the_tolerance_twice_on_end() -> None:
+    assert [settled(said, 0.1) for said in ([], [0.1], [0.1, 0.1], [0.1, 0.2, 0.1], [0.2, 0.1, 0.0])] == [
+        False, False, True, False, True,
+    ]  # fmt: skip
+    assert not settled([0.0, float("nan")], 0.1)
 
 
 def test_what_a_trace_says() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from lawkit.design._goals import Goals
 from lawkit.design.batch import Limits
 from lawkit.design.candidates import Candidates, training_flops
 from lawkit.design.grid import sizes_in_turn
+from lawkit.design.policy import LEAST, RATION, ration, settled
 from lawkit.design.start import start_number, start_rows
 from lawkit.design.value import Posterior, usable
 from lawkit.errors import LawkitError
@@ -20,12 +21,8 @@ from lawkit.fitting import Fit
 from lawkit.fitting.estimate import estimate
 from lawkit.runs import Runs
 
-#: Runs of a turn: a fifth of those so far, at least two, so that late turns are not many.
-GROWTH, BATCH = 5, 2
 #: Sizes within this fraction are one size.
 SAME = 0.02
-#: A study is done when expected regret was below its tolerance in this many turns on end.
-TURNS = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +45,7 @@ class Trace:
     expected: np.ndarray
 
     def stopped(self, tolerance: float) -> Trace:
-        """Up to where a study ends that stops when `expected` stays below the tolerance for `TURNS` turns."""
+        """Up to where a study ends that stops when `expected` stays within the tolerance, see `settled`."""
         turns = range(1, len(self.expected) + 1)
         end = next((n for n in turns if settled(self.expected[:n], tolerance)), len(self.expected))
         return Trace(
@@ -63,15 +60,6 @@ class Trace:
         bad = np.flatnonzero(self.regret > tolerance)
         first = int(bad[-1]) + 1 if len(bad) else 0
         return float(self.flops[first]) if first < len(self.flops) else float("inf")
-
-
-def settled(expected: Sequence[float] | np.ndarray, tolerance: float) -> bool:
-    """Whether a study need not go on: expected regret was below the tolerance in the last `TURNS` turns.
-
-    One turn is not enough. A fit to few runs is now and then sure of itself by chance; the next turn's runs are
-    chosen to find that out.
-    """
-    return len(expected) >= TURNS and all(e < tolerance for e in expected[-TURNS:])
 
 
 def replay_study(
@@ -172,21 +160,26 @@ def replay_study(
         if spent >= budget or not len(left) or settled([row[3] for row in found], tolerance):
             break
         if not rationed:
-            have = np.concatenate([have, left[: max(BATCH, len(have) // GROWTH)]])
+            have = np.concatenate([have, left[: _number(have)]])
             continue
-        ration = max(BATCH * float(cost[left].min()), spent / GROWTH)
-        pool = _candidates(table, cost, left[cost[left] <= ration * (1 + 1e-9)])
+        most = ration(spent, float(cost[left].min()))
+        pool = _candidates(table, cost, left[cost[left] <= most * (1 + 1e-9)])
         good = usable(fit, pool)
         pool = pool.select(good) if good.any() else pool
         rule = criterion(method)
-        limits = Limits(budget=ration, number=max(BATCH, len(have) // GROWTH))
+        limits = Limits(budget=most, number=_number(have))
         slopes, factor = goals.slopes(pool), goals.factor(rule)
         batch = rule.batch(pool, slopes, posterior, factor, limits, seed + len(have))
         # A criterion that is 0 buys nothing, but a study that is not to end buys what comes first.
         assert pool.rows is not None
-        have = np.concatenate([have, pool.rows[batch.picks] if batch.picks else left[:BATCH]])
+        have = np.concatenate([have, pool.rows[batch.picks] if batch.picks else left[:LEAST]])
     flops, runs, regrets, expect = np.array(found).T
     return Trace(flops=flops, runs=runs.astype(int), regret=regrets, expected=expect)
+
+
+def _number(have: np.ndarray) -> int:
+    """Runs of the next turn: a part of those so far, so that late turns are not many."""
+    return max(LEAST, int(RATION * len(have)))
 
 
 def _order(table: Runs, cost: np.ndarray, method: str, seed: int) -> np.ndarray:

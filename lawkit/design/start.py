@@ -100,14 +100,14 @@ def start_runs(
     sizes = np.geomspace([n_params[0], n_tokens[0]], [n_params[1], n_tokens[1]], levels)
     sizes = sizes[np.r_[True, (np.diff(sizes, axis=0) > 0).any(1)]]
     cost = training_flops(sizes[:, 0], sizes[:, 1])
-    at = _levels(number, len(sizes))
+    at = dealt(number, len(sizes))
     while budget is not None and cost[at].sum() > budget:
         if at[-1] == 0:
             raise OptimizeError(
                 f"the budget of {budget:.4g} flops does not pay for {number} runs at the cheapest size, "
                 f"{cost[0]:.4g} each: ask for fewer (n) or smaller ones"
             )
-        at = _levels(number, int(at[-1]))
+        at = dealt(number, int(at[-1]))
     return Runs(
         sources=sources,
         domains=(),
@@ -137,8 +137,8 @@ def start_rows(table: Runs, number: int, seed: int) -> np.ndarray:
     return np.array(picks)
 
 
-def _levels(number: int, levels: int) -> np.ndarray:
-    """(number,) level of each run: half at the first, half of the rest at the next, at least two at each."""
+def dealt(number: int, levels: int) -> np.ndarray:
+    """(number,) rung of each run: half at the first, half of the rest at the next and so on, at least two at each."""
     out: list[int] = []
     for level in range(levels):
         left = number - len(out)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lawkit.design.policy import settled
 from lawkit.errors import LawkitError, StudyError
 from lawkit.study.decide import decide, fit_runs, fit_summary, propose
 from lawkit.study.start import starting_runs
@@ -111,6 +112,7 @@ class Circle:
                 self._bench,
                 self._fitted(),
                 best=last["decision"]["weights"],
+                spent=spent(self._store),
                 left=self.left if left is None else left,
                 round_=last["round"] + 1,
                 done=states["done"],
@@ -160,7 +162,7 @@ class Circle:
             raise StudyError(
                 f"none of the {len(self._store.rows())} runs could be done: lawkit study status says why"
             )
-        question = json.dumps([finished, self._goal.question], sort_keys=True)
+        question = json.dumps([finished, self._goal.digest])
         basis = hashlib.sha256(question.encode()).hexdigest()
         if last["basis"] != basis:
             self._fit = None
@@ -181,6 +183,7 @@ class Circle:
                 decision = decide(self._goal, self._fitted())
             except LawkitError as error:
                 raise StudyError(f"no decision after round {last['round']}: {error}") from None
+            decision["question"] = self._goal.digest
             self._store.note_round(last["round"], decision=decision, decided_at=time.time())
         stop = self._reason()
         if self._watcher:
@@ -207,9 +210,16 @@ class Circle:
     def _reason(self) -> str | None:
         """Why to stop after the last round, if that is to be."""
         goal, last = self._goal, self._last
-        regret = last["decision"]["expected_regret"]
-        if regret is not None and regret <= goal.tolerance:
-            return f"tolerance: the expected regret, {regret:.3g} nats, is within {goal.tolerance:g}"
+        same = [
+            r["decision"]["expected_regret"]
+            for r in self._store.rounds()
+            if r["decision"] and r["decision"].get("question") == last["decision"]["question"]
+        ]
+        if settled(same, goal.tolerance):
+            return (
+                f"tolerance: the expected regret, {same[-1]:.3g} nats, is within {goal.tolerance:g}, as it was in the "
+                "round before"
+            )
         of_round = [row["state"] for row in self._store.rows() if row["round"] == last["round"]]
         if of_round and all(state == "failed" for state in of_round):
             return f"failures: none of the {len(of_round)} runs of round {last['round']} could be done"

@@ -138,17 +138,20 @@ def propose(
     fit: Fit,
     *,
     best: Mapping[str, float],
+    spent: float,
     left: float,
     round_: int,
     done: Sequence[Mapping[str, Any]],
     failed: Sequence[Mapping[str, Any]],
 ) -> tuple[list[PlannedRun], Proposal]:
-    """The runs of the next round, within the `left` flops.
+    """The runs of the next round, within its ration of flops.
 
     Parameters
     ----------
     best
         The mixture now thought best.
+    spent, left
+        Flops of all runs so far, and of what may still be spent.
     done, failed
         Specs of the study's runs.
 
@@ -158,14 +161,17 @@ def propose(
         When no candidate can be valued.
     """
     import lawkit
+    from lawkit.design.policy import ration
 
     seed = goal.seed + round_
     table = bench.candidates(_mixtures(goal, bench, fit, best, seed), done, failed)
+    assert table.flops is not None
+    most = ration(spent, float(table.flops.min()), goal.ration) if len(table) else left
     proposal = lawkit.propose_runs(
         fit,
         n_params=goal.n_params,
         n_tokens=goal.n_tokens,
-        budget=left,
+        budget=min(left, most),
         n=goal.batch,
         candidates=table,
         method=goal.method,

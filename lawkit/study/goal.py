@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +43,8 @@ class Goal:
         Flops of all proxy runs together.
     rounds, batch
         Rounds of proposals at most, and runs in each at most.
+    ration
+        What a round may spend, as a share of what was spent before it; two of the cheapest runs it may have anyhow.
     tolerance
         Expected regret in nats at which the mixture is known well enough.
     method
@@ -48,7 +52,7 @@ class Goal:
     laws
         Laws to choose from on the runs; empty for the one that `lawkit.fit` takes, ``("auto",)`` for all.
     start
-        Runs of the start where there is no grid; None: two more than the law has parameters, within half the budget.
+        Runs of the start where there is no grid; None: as many as the laws can be fitted to, within half the budget.
     posterior, draws, interval
         Where draws of the law's parameters come from (see `lawkit.fit`), how many of them the regret is averaged over,
         and the coverage of all intervals.
@@ -62,6 +66,7 @@ class Goal:
     constraints: Mapping[str, Any]
     ladder: Ladder | None
     budget: float
+    ration: float
     rounds: int = 20
     batch: int = 8
     tolerance: float = 0.01
@@ -79,6 +84,11 @@ class Goal:
         names = ("n_params", "n_tokens", "constraints", "laws", "posterior", "draws", "interval", "seed")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def digest(self) -> str:
+        """A checksum of the question."""
+        return hashlib.sha256(json.dumps(self.question, sort_keys=True).encode()).hexdigest()
+
 
 def read_goal(top: Section, trained: bool) -> Goal | None:
     """The tables target, constraints, ladder and loop of a study's file; None where there is no target.
@@ -89,6 +99,7 @@ def read_goal(top: Section, trained: bool) -> Goal | None:
         Naming the path of what is missing, unknown or impossible.
     """
     from lawkit.design import METHODS
+    from lawkit.design.policy import RATION
     from lawkit.fitting.sampling import POSTERIORS
 
     asked = {name: top.take(name, None) for name in ("target", "constraints", "ladder", "loop")}
@@ -115,6 +126,7 @@ def read_goal(top: Section, trained: bool) -> Goal | None:
         budget=loop.size("budget", most=_MOST_FLOPS),
         rounds=loop.whole("rounds", 20),
         batch=loop.whole("batch", 8, least=1),
+        ration=loop.number("ration", RATION),
         tolerance=loop.number("tolerance", 0.01),
         method=loop.choice("method", METHODS, "regret"),
         laws=_laws(loop),

@@ -15,14 +15,12 @@ if TYPE_CHECKING:
 
 #: Share of the budget that the start may take where its number of runs is ours to choose.
 SHARE = 0.5
-#: Fewest runs that any law of mixtures can be fitted to.
-FEWEST = 6
+#: Fewest runs that any law of mixtures can be fitted to, and runs beyond its parameters of a law without priors.
+FEWEST, BEYOND = 6, 2
 
 
 def starting_runs(goal: Goal, bench: Bench) -> list[PlannedRun]:
-    """Space-filling mixtures, dealt out to the cheaper rungs of the ladder in turn.
-
-    As many rungs are used as the flops allow, since a law learns little of scale from one.
+    """Space-filling mixtures, half of them at the cheapest rung of the ladder, half of the rest at the next, and so on.
 
     Raises
     ------
@@ -50,8 +48,7 @@ def starting_runs(goal: Goal, bench: Bench) -> list[PlannedRun]:
     assert left.n_tokens is not None
     free = np.ones(len(left), bool)
     runs = []
-    for i, h in enumerate(mixtures):
-        scale = used[i % len(used)]
+    for h, scale in zip(mixtures, used, strict=True):
         there = free & (left.n_params == scale.n_params) & (left.n_tokens == scale.n_tokens)
         if not there.any():
             continue
@@ -63,16 +60,24 @@ def starting_runs(goal: Goal, bench: Bench) -> list[PlannedRun]:
 
 
 def _wished(goal: Goal, bench: Bench) -> int:
-    """Two runs more than the largest law has parameters."""
+    """Runs that the most demanding law can be fitted to; where it has priors, far fewer than it has parameters."""
     from lawkit import laws
+    from lawkit.design.start import start_number
 
     names = [name for name in goal.laws if name != "auto"] or ["transfer-average"]
-    return max(FEWEST, *(laws.get(name).n_parameters(len(bench.sources)) + 2 for name in names))
+    counts = []
+    for law in map(laws.get, names):
+        priors = any(p.prior for p in law.parameters)
+        counts.append(start_number(law, len(bench.sources)) + (0 if priors else BEYOND))
+    return max(FEWEST, *counts)
 
 
 def _rungs(scales: list[Scale], n: int, allowed: float) -> list[Scale]:
-    """The most rungs, cheapest first, over which n runs in turn cost no more than is allowed; none if even one does."""
-    for m in range(len(scales), 0, -1):
-        if sum(scales[i % m].flops for i in range(n)) <= allowed:
-            return scales[:m]
+    """(n,) rung of each run, over as many rungs as cost no more than is allowed; none if not even one does."""
+    from lawkit.design.start import dealt
+
+    for most in range(len(scales), 0, -1):
+        used = [scales[level] for level in dealt(n, most)]
+        if sum(scale.flops for scale in used) <= allowed:
+            return used
     return []

@@ -46,6 +46,7 @@ seeds = [0, 1, 2]
 # [loop]
 # budget = 1e15        # flops of all proxy runs; a space-filling start within half of it replaces the grids, if none
 # batch = 8            # runs a round
+# ration = 0.2         # flops a round, as a share of what was spent before it
 # tolerance = 0.01     # nats of expected regret at which the mixture is known well enough
 
 # [recipe]             # what differs from the defaults; see docs/training.md
