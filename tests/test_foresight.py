@@ -141,10 +141,11 @@ NEW = replace(curved(4, seed=9), n_params=np.full(4, 4e8))
 def test_truths_agree_with_the_runs_where_draws_of_a_normal_do_not(fit: Fit) -> None:
     ahead = Foresight(fit, goals_of(fit, None).of[0])
     runs = fit.runs
-    x = fit.estimate.inputs(runs.weights, runs.n_params, runs.n_tokens)
+    assert runs.n_tokens is not None
+    x, noise = fit.estimate.inputs(runs.weights, runs.n_params, runs.n_tokens), fit.noise_at(runs.n_tokens)
 
     def missed(z: np.ndarray) -> float:
-        off = np.log(fit.estimate.losses_at(z, x) / runs.losses) / fit.noise_at(runs.n_tokens)
+        off = np.log(fit.estimate.losses_at(z, x) / runs.losses) / noise
         return float(np.median((off**2).mean((1, 2))))
 
     assert missed(ahead.z) < 2
@@ -161,10 +162,12 @@ def test_refits_are_those_of_a_fit_to_all_runs(fit: Fit) -> None:
     after, same = ahead.after(new), []
     for s in range(12):
         fresh = replace(NEW, losses=losses[s])
-        joint = {c: np.concatenate([getattr(fit.runs, c), getattr(fresh, c)]) for c in (*COLUMNS, "losses")}
+        joint: dict[str, Any] = {
+            c: np.concatenate([getattr(fit.runs, c), getattr(fresh, c)]) for c in (*COLUMNS, "losses")
+        }
         runs = Runs(sources=NAMES, domains=fit.domains, **joint)
         again = replace(fit, estimate=estimate(runs, fit.law, fit.law.objective, warm=fit.z)[0])
-        pick = (again.losses(*GOAL.values(), among) @ goal.target).argmin()
+        pick = (again.losses(GOAL["n_params"], GOAL["n_tokens"], among) @ goal.target).argmin()
         truth = goal.at.with_parameters(ahead.z[s]).losses(among) @ goal.target
         same.append(abs(truth[pick] - truth.min() - after[s]) < 1e-4)
     assert np.mean(same) >= 0.9

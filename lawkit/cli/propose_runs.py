@@ -178,7 +178,7 @@ def _show(proposal: Proposal) -> None:
                 "expected regret now",
                 f"{_regret(proposal.expected_regret_now, errors, 'now')} nats per token, if the law is right",
             ),
-            *([("after these runs", f"{_regret(proposal.runs[-1].regret_after, errors, 'after')}")] if proposal.runs else []),
+            *(("after these runs", _regret(r.regret_after, errors, "after")) for r in proposal.runs[-1:]),
             ("spent", f"{_output.number(proposal.spent, 3)} of {_output.number(proposal.budget, 3)} flops"),
             ("no more runs because", proposal.stopped),
             (

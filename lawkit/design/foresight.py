@@ -24,7 +24,7 @@ and Schlaifer 1961, Applied Statistical Decision Theory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,6 @@ from lawkit.design._criterion import Goal
 from lawkit.design.candidates import Candidates
 from lawkit.errors import OptimizeError
 from lawkit.fitting.draws import Draws
-from lawkit.fitting.estimate import parts
 from lawkit.fitting.posterior import mean_one
 from lawkit.fitting.prepare import prepare
 from lawkit.fitting.solver import LeastSquares, Target, minimise
@@ -84,17 +83,17 @@ class Foresight:
     def __init__(self, fit: Fit, goals: Sequence[Goal], seed: int = 0) -> None:
         self.fit, self.goals, self._seed = fit, [g for g in goals if g.choice is not None], seed
         counts = np.any([g.target > 0 for g in self.goals], axis=0)
-        self._used = np.zeros(1, int) if fit.law.coupled else np.flatnonzero(counts)
+        self._used: list[int] = [0] if fit.law.coupled else np.flatnonzero(counts).tolist()
         work = len(fit.runs) * len(fit.domains) * fit.z.shape[1] * len(self._used) // len(fit.z)
         self._one_by_one = work * LEAST <= WORK
         count = int(np.clip(WORK // work, LEAST, MOST)) if self._one_by_one else MOST
         self._draws, z = _truths(fit, self._used, count, seed, self._one_by_one)
-        now = [_losses(g, z, np.tile(g.choice.h, (count, 1))) for g in self.goals]
-        sound = np.isfinite(now).all(0)
+        now = [_losses(g, z, np.tile(g.h, (count, 1))) for g in self.goals if g.h is not None]
+        sound = np.asarray(np.isfinite(now).all(0))
         if sound.sum() < count / 2:
             raise OptimizeError(
-                f"law {fit.law.name} has no finite loss at the target under {count - sound.sum()} of {count} fits to runs "
-                "like these, so the regret cannot be simulated: look at the fit's warnings"
+                f"law {fit.law.name} has no finite loss at the target under {count - sound.sum()} of {count} fits "
+                "to runs like these, so the regret cannot be simulated: look at the fit's warnings"
             )
         self._draws = None if self._draws is None else _some(self._draws, sound)
         self.z, self._now = z[sound], [f[sound] for f in now]
@@ -140,25 +139,25 @@ class Foresight:
         """
         fit, e = self.fit, self.fit.estimate
         predicted = fit.losses(new.n_params, new.n_tokens, new.weights, new.unique)
-        sound = (np.isfinite(outcomes) & (outcomes > 0)).all((1, 2))
+        sound = np.asarray((np.isfinite(outcomes) & (outcomes > 0)).all((1, 2)))
         outcomes = np.where(sound[:, None, None], outcomes, predicted)
-        grouped = outcomes[:, None] if e.law.coupled else np.moveaxis(outcomes, 2, 1)[..., None]  # (S, G, K, m)
+        by_group = outcomes[:, None] if e.law.coupled else np.moveaxis(outcomes, 2, 1)[..., None]
         runs, kept = _joined(fit, new, predicted), len(fit.runs)
         columns = []
-        for law, z, hessian in zip(*_members(fit), strict=True):
+        for law, z, hessian in _members(fit):
             problem = prepare(runs, law, e.objective, e.min_weight).problem
             x, target = replace(problem.inputs, n_ref=e.n_ref, d_ref=e.d_ref), problem.target
             found = np.tile(z, (len(outcomes), 1, 1))
             for g in self._used:
+                losses, cells, prior = by_group[:, g], target.cell_weights[g], _prior(target, g)
                 if self._one_by_one:
-                    losses = np.tile(target.losses[g], (len(outcomes), 1, 1))
-                    losses[:, kept:] = grouped[:, g]
-                    prior = None if target.prior_root is None else (target.prior_mean[g], target.prior_root)
-                    found[:, g] = _minima(problem, x, g, losses, target.cell_weights[g], prior, z[g])
+                    observed = np.tile(target.losses[g, :kept], (len(losses), 1, 1))
+                    losses = np.concatenate([observed, losses], 1)
                 else:  # so many runs that a few more hardly change what each counts
-                    known = z[g], _root(hessian[g])
-                    cells = target.cell_weights[g, kept:]
-                    found[:, g] = _minima(problem, x.rows(slice(kept, None)), g, grouped[:, g], cells, known, z[g])
+                    cells, prior = cells[kept:], (z[g], _root(hessian[g]))
+                found[:, g] = _minima(
+                    problem, x.rows(slice(-losses.shape[1], None)), g, losses, cells, prior, z[g]
+                )
             columns.append(found)
         return np.concatenate(columns, 2)
 
@@ -193,14 +192,20 @@ def _minima(
     return minimise(many, np.tile(start, (S, 1)), np.arange(S), tolerance=CLOSE, workers=1)[0]
 
 
-def _members(fit: Fit) -> tuple[Sequence[Law], list[np.ndarray], list[np.ndarray]]:
-    """The laws that are fitted one by one, and the vectors (G, P) and Hessians (G, P, P) of each."""
-    e, sources = fit.estimate, len(fit.sources)
-    rows = parts(e.law, e.hessian, sources)
-    blocks = [
-        np.swapaxes(parts(e.law, np.swapaxes(r, 1, 2), sources)[i], 1, 2) for i, r in enumerate(rows)
-    ]
-    return members(e.law), parts(e.law, e.z, sources), blocks
+def _members(fit: Fit) -> Iterator[tuple[Law, np.ndarray, np.ndarray]]:
+    """The laws that are fitted one by one, with the vectors (G, P) and Hessians (G, P, P) of each."""
+    e, end = fit.estimate, 0
+    for law in members(e.law):
+        own = slice(end, end + law.n_parameters(len(fit.sources)))
+        yield law, e.z[:, own], e.hessian[:, own, own]
+        end = own.stop
+
+
+def _prior(target: Target, group: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean (P,) of a group's prior, and the root (P, P) of its precision."""
+    if target.prior_mean is None or target.prior_root is None:
+        return None
+    return target.prior_mean[group], target.prior_root
 
 
 def _root(precision: np.ndarray) -> np.ndarray:
@@ -228,7 +233,7 @@ def _joined(fit: Fit, new: Candidates, losses: np.ndarray) -> Runs:
 
 
 def _truths(
-    fit: Fit, used: np.ndarray, count: int, seed: int, one_by_one: bool
+    fit: Fit, used: list[int], count: int, seed: int, one_by_one: bool
 ) -> tuple[Draws | None, np.ndarray]:
     """Parameters (count, G, P) that the fit allows, and the draws that they are where it has some."""
     if fit.draws is not None:
@@ -243,7 +248,7 @@ def _some(draws: Draws, which: np.ndarray) -> Draws:
     return replace(draws, **{k: getattr(draws, k)[which] for k in ("z", "noise", "nu", "eta")})
 
 
-def _refitted_anew(fit: Fit, used: np.ndarray, count: int, seed: int) -> np.ndarray:
+def _refitted_anew(fit: Fit, used: list[int], count: int, seed: int) -> np.ndarray:
     """(count, G, P) fits to the observed losses with noise added, and priors around draws of their means.
 
     Losses count by the noise that was estimated rather than by the objective's own sigma: as in the covariance of the
@@ -251,22 +256,21 @@ def _refitted_anew(fit: Fit, used: np.ndarray, count: int, seed: int) -> np.ndar
     """
     e, rng = fit.estimate, np.random.default_rng(seed)
     columns, shocks = [], None
-    for law, z, _ in zip(*_members(fit), strict=True):
+    for law, z, _ in _members(fit):
         problem = prepare(fit.runs, law, e.objective, e.min_weight).problem
         target, weight = problem.target, mean_one(problem.target)
         if shocks is None:  # members of an average saw the same noise
             shocks = rng.standard_normal((count, *weight.shape))
         noise = e.noise.reshape(len(z), 1, -1)
         spread = np.divide(noise, np.sqrt(weight), where=weight > 0, out=np.zeros_like(weight))
-        losses, cells = target.losses * np.exp(spread * shocks), target.cell_weights
-        found, prior = np.tile(z, (count, 1, 1)), None
-        if target.prior_root is not None:
-            cells = weight * (e.objective.sigma / noise) ** 2
-            moved = rng.standard_normal((count, *z.shape)) @ np.linalg.inv(target.prior_root).T
-            means = target.prior_mean + moved
+        losses, found = target.losses * np.exp(spread * shocks), np.tile(z, (count, 1, 1))
         for g in used:
-            prior = None if target.prior_root is None else (means[:, g], target.prior_root)
-            found[:, g] = _minima(problem, problem.inputs, g, losses[:, g], cells[g], prior, z[g])
+            cells, prior = target.cell_weights[g], _prior(target, g)
+            if prior is not None and e.objective.sigma is not None:
+                cells = weight[g] * (e.objective.sigma / noise[g]) ** 2
+                moved = np.linalg.solve(prior[1], rng.standard_normal((z.shape[1], count))).T
+                prior = prior[0] + moved, prior[1]
+            found[:, g] = _minima(problem, problem.inputs, g, losses[:, g], cells, prior, z[g])
         columns.append(found)
     return np.concatenate(columns, 2)
 
@@ -276,11 +280,13 @@ def _refitted_anew(fit: Fit, used: np.ndarray, count: int, seed: int) -> np.ndar
 
 def _chosen(goal: Goal, z: np.ndarray) -> np.ndarray:
     """(S, K) mixture that is best at the target under each of the vectors z (S, G, P)."""
-    choice = goal.choice
+    choice, problem = goal.choice, goal.problem
+    assert choice is not None
+    assert problem is not None
     if choice.among is not None:
         losses = goal.at.objectives(z, choice.among, goal.target)
         return choice.among[np.where(np.isfinite(losses), losses, np.inf).argmin(1)]
-    polytope = goal.problem.polytope.inner()
+    polytope = problem.polytope.inner()
     begin = polytope.toward(choice.h, DEPTH)
     found = minimise_many(goal.at.derivatives_of(z, goal.target), polytope, [begin] * len(z), BARRIER)
     h = np.array([s.h for s in found])

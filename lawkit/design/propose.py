@@ -144,7 +144,8 @@ def propose_runs(
         except LawkitError as error:
             warnings.append(f"expected regret is to first order only: {error}")
     least = tolerance
-    if ahead is not None and method == "regret":  # the criterion's own scale; runs are worth it until both are small
+    if ahead is not None and method == "regret":
+        # To first order regret may be the smaller: runs are worth their flops until both are small.
         least *= min(1.0, posterior.trace(judge) / max(float(ahead.before.mean()), 1e-300))
     limits = Limits(budget=budget, number=MOST_RUNS if n is None else n, tolerance=least)
     batch = rule.batch(pool, slopes, posterior, factor, limits, seed)
@@ -153,11 +154,13 @@ def propose_runs(
     warnings += goals.warnings
     expected, errors = (judged, None) if choice else (None, None)
     if ahead is not None:
-        expected, errors = _simulated(judged, ahead.before, ahead.after(pool.select(np.array(batch.picks, int))))
+        chosen = pool.select(np.array(batch.picks, int))
+        expected, errors = _simulated(judged, ahead.before, ahead.after(chosen))
         if method == "regret" and batch.stopped == "tolerance" and expected[-1] > 2 * tolerance:
             warnings.append(
-                f"the best mixture stays where it is for small errors of the parameters, yet large ones put {expected[-1]:.3g} "
-                "nats at stake, which this criterion cannot see: use method 'variance', or name mixtures to choose from"
+                "small errors of the parameters leave the best mixture where it is, yet larger ones put "
+                f"{expected[-1]:.3g} nats at stake, which this criterion cannot see: use method 'variance', or name "
+                "mixtures to choose from"
             )
     warnings += warnings_for(fit, n_params, n_tokens, budget, expected[0] if expected else None, method)
     h = goal.h

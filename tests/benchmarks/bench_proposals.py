@@ -41,9 +41,7 @@ NOISE = 4e-3
 COLUMNS = ("n_params", "n_tokens", "weights", "losses")
 
 
-def first_runs(
-    seed: int, n: int, domains: int = 2, noise: float = NOISE, kind: str = "transfer"
-) -> Runs:
+def first_runs(seed: int, n: int, domains: int = 2, noise: float = NOISE, kind: str = "transfer") -> Runs:
     """Runs of four sources by a law of the `kind`, with noise."""
     rng = np.random.default_rng(seed)
     h = rng.dirichlet(np.ones(4), n)
@@ -75,7 +73,7 @@ class Truth:
             size, data = (np.asarray(n_params) / 1e8) ** -0.3, (np.asarray(n_tokens) / 3e9) ** -0.35
             if self.kind == "transfer":
                 q, k = ((w * h**0.6).sum(1) ** (1 / 0.6) for w in (lends, tokens))
-                out.append(1.5 + 0.1 * e + ((size ** (-1 / 0.3) * q) ** -0.3 + (data ** (-1 / 0.35) * k) ** -0.35) ** 0.7)
+                out.append(1.5 + 0.1 * e + (size * q**-0.3 + data * k**-0.35) ** 0.7)
             else:
                 floor = 1.2 * np.exp(h @ (0.3 - lends) / 2)
                 out.append(floor + 0.4 * size * np.exp(h @ lends) + 0.4 * data * np.exp(1 - h @ tokens))
@@ -85,7 +83,8 @@ class Truth:
 def first_truth(seed: int, n: int, kind: str = "transfer") -> Truth:
     """What made `first_runs` of two domains."""
     rng = np.random.default_rng(seed)
-    rng.dirichlet(np.ones(4), n), rng.choice(3, n), rng.choice(3, n)
+    for draw in (lambda: rng.dirichlet(np.ones(4), n), lambda: rng.choice(3, n), lambda: rng.choice(3, n)):
+        draw()
     return Truth(rng, 2, kind)
 
 
@@ -134,7 +133,9 @@ class Study:
     def refitted(self, losses: np.ndarray) -> np.ndarray:
         """(K,) the mixture chosen once the proposed runs have losses (6, 2)."""
         fresh = replace(self.new, domains=self.fit.runs.domains, losses=losses)
-        joint = {c: np.concatenate([getattr(self.fit.runs, c), getattr(fresh, c)]) for c in COLUMNS}
+        joint: dict[str, Any] = {
+            c: np.concatenate([getattr(self.fit.runs, c), getattr(fresh, c)]) for c in COLUMNS
+        }
         runs = Runs(sources=SOURCES, domains=fresh.domains, **joint)
         return self.choice(fitted(runs, self.fit.z, self.law))
 
@@ -152,9 +153,8 @@ class Study:
         What is simulated for the same truths is a control variate: refits are made for a few of them only.
         """
         ahead = Foresight(self.fit, [self.goal], seed=self.seed + 7000)
-        pool = Candidates(
-            n_params=self.new.n_params, n_tokens=self.new.n_tokens, weights=self.new.weights, flops=np.ones(6)
-        )  # fmt: skip
+        columns: dict[str, Any] = {c: getattr(self.new, c) for c in COLUMNS[:3]}
+        pool = Candidates(**columns, flops=np.ones(len(self.new)))
         assert self.goal.choice is not None
         simulated, saved = ahead.before - ahead.after(pool), []
         for z, losses in zip(ahead.z[:TRUTHS], ahead.outcomes(pool)[:TRUTHS], strict=True):
@@ -169,7 +169,8 @@ class Study:
         rng = np.random.default_rng(self.seed + 8000)
         assert self.goal.choice is not None
         among = self.goal.choice.among
-        best = truth(GOAL["n_params"], GOAL["n_tokens"], among) @ self.goal.target if among is not None else np.inf
+        assert among is not None
+        best = truth(GOAL["n_params"], GOAL["n_tokens"], among) @ self.goal.target
         told = []
         for _ in range(4):
             then = self.refitted(losses * np.exp(noise * rng.normal(size=losses.shape)))
