@@ -138,7 +138,11 @@ def fit() -> Fit:
 NEW = replace(curved(4, seed=9), n_params=np.full(4, 4e8))
 
 
-def test_truths_agree_with_the_runs_where_draws_of_a_normal_do_not(fit: Fit) -> None:
+@pytest.mark.parametrize("work", [2e6, 1.0], ids=["refits", "resampled"])
+def test_truths_agree_with_the_runs_where_draws_of_a_normal_do_not(
+    fit: Fit, work: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foresight, "WORK", work)
     ahead = Foresight(fit, goals_of(fit, None).of[0])
     runs = fit.runs
     assert runs.n_tokens is not None

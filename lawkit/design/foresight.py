@@ -4,27 +4,23 @@ The criterion that runs are chosen by, tr(W Sigma), is to first order in the par
 little of what is at stake: where runs leave a law much freedom, parameters that lie along the slopes at the fit miss
 the very runs that were fitted. So what a proposal reports is simulated:
 
-1. Truths: the fit's own draws (of a posterior, or a bootstrap) where it has some; else refits to the observed losses
-   with noise added once more and prior means drawn from their priors. For linear laws these are draws of the
-   posterior; for others each still agrees with the runs, which draws of a normal do not.
+1. Truths: parameters that the fit allows, see `lawkit.design.truths`.
 2. Outcomes: losses of the proposed runs under each truth, with the noise that the fit believes in.
 3. Decisions: the law fitted to all runs, observed and simulated, as `lawkit.fit` would, and the mixture that is then
    best. What it gives away under its truth is the regret after the runs; what the mixture now chosen gives
    away is the one before.
 
 Where the table is too large for hundreds of refits, the observed runs enter by the quadratic expansion of their
-objective at the fit, and truths are draws of the normal that belongs to it: with so many runs, both are near.
+objective at the fit.
 
 References
 ----------
-Truths by refits to perturbed losses: Oliver, He and Reynolds 1996, Conditioning permeability fields to pressure data;
-Bardsley et al. 2014, SIAM Journal on Scientific Computing 36. What a sample is worth, by simulating its outcome: Raiffa
-and Schlaifer 1961, Applied Statistical Decision Theory.
+What a sample is worth, by simulating its outcome: Raiffa and Schlaifer 1961, Applied Statistical Decision Theory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,14 +28,10 @@ import numpy as np
 
 from lawkit.design._criterion import Goal
 from lawkit.design.candidates import Candidates
+from lawkit.design.truths import fitted_apart, minima, prior_of, refits, resampled_normal, root_of
 from lawkit.errors import OptimizeError
 from lawkit.fitting.draws import Draws
-from lawkit.fitting.posterior import mean_one
 from lawkit.fitting.prepare import prepare
-from lawkit.fitting.solver import LeastSquares, Target, minimise
-from lawkit.laws._average import members
-from lawkit.laws._function import Inputs
-from lawkit.laws._law import Law
 from lawkit.mixture.optima import BARRIER, DEPTH
 from lawkit.mixture.smooth import minimise_many
 from lawkit.runs import Runs
@@ -51,8 +43,6 @@ if TYPE_CHECKING:
 MOST, LEAST = 200, 64
 #: Derivatives in one iteration of all refits, at most.
 WORK = 2e6
-#: Refits end where an iteration lowers their cost by less than this, relatively: no choice hangs on more.
-CLOSE = 1e-6
 
 
 class Foresight:
@@ -87,7 +77,11 @@ class Foresight:
         work = len(fit.runs) * len(fit.domains) * fit.z.shape[1] * len(self._used) // len(fit.z)
         self._one_by_one = work * LEAST <= WORK
         count = int(np.clip(WORK // work, LEAST, MOST)) if self._one_by_one else MOST
-        self._draws, z = _truths(fit, self._used, count, seed, self._one_by_one)
+        self._draws = _picked(fit.draws, count, seed) if fit.draws is not None else None
+        if self._draws is not None:
+            z = self._draws.z
+        else:
+            z = (refits if self._one_by_one else resampled_normal)(fit, self._used, count, seed)
         now = [_losses(g, z, np.tile(g.h, (count, 1))) for g in self.goals if g.h is not None]
         sound = np.asarray(np.isfinite(now).all(0))
         if sound.sum() < count / 2:
@@ -144,74 +138,22 @@ class Foresight:
         by_group = outcomes[:, None] if e.law.coupled else np.moveaxis(outcomes, 2, 1)[..., None]
         runs, kept = _joined(fit, new, predicted), len(fit.runs)
         columns = []
-        for law, z, hessian in _members(fit):
-            problem = prepare(runs, law, e.objective, e.min_weight).problem
+        for law, own in fitted_apart(fit):
+            z, problem = e.z[:, own], prepare(runs, law, e.objective, e.min_weight).problem
             x, target = replace(problem.inputs, n_ref=e.n_ref, d_ref=e.d_ref), problem.target
             found = np.tile(z, (len(outcomes), 1, 1))
             for g in self._used:
-                losses, cells, prior = by_group[:, g], target.cell_weights[g], _prior(target, g)
+                losses, cells, prior = by_group[:, g], target.cell_weights[g], prior_of(target, g)
                 if self._one_by_one:
                     observed = np.tile(target.losses[g, :kept], (len(losses), 1, 1))
                     losses = np.concatenate([observed, losses], 1)
                 else:  # so many runs that a few more hardly change what each counts
-                    cells, prior = cells[kept:], (z[g], _root(hessian[g]))
-                found[:, g] = _minima(
+                    cells, prior = cells[kept:], (z[g], root_of(e.hessian[g, own, own]))
+                found[:, g] = minima(
                     problem, x.rows(slice(-losses.shape[1], None)), g, losses, cells, prior, z[g]
                 )
             columns.append(found)
         return np.concatenate(columns, 2)
-
-
-# ---- fits, many at once ------------------------------------------------------------------------------------
-
-
-def _minima(
-    problem: LeastSquares,
-    x: Inputs,
-    group: int,
-    losses: np.ndarray,
-    cells: np.ndarray,
-    prior: tuple[np.ndarray, np.ndarray] | None,
-    start: np.ndarray,
-) -> np.ndarray:
-    """(S, P) minima of the problem's objective for one group with other losses (S, n, m), from one start (P,).
-
-    Parameters
-    ----------
-    x
-        The n rows.
-    cells
-        (n, m) how much each loss counts.
-    prior
-        Its mean (P,) or (S, P), and the root (P, P) of its precision.
-    """
-    S, P = len(losses), len(start)
-    mean, root = (None, None) if prior is None else (np.broadcast_to(prior[0], (S, P)), prior[1])
-    target = Target(losses, np.broadcast_to(cells, losses.shape), mean, root)
-    many = LeastSquares(problem.function, x.take(np.full(S, group)), target, problem.objective)
-    return minimise(many, np.tile(start, (S, 1)), np.arange(S), tolerance=CLOSE, workers=1)[0]
-
-
-def _members(fit: Fit) -> Iterator[tuple[Law, np.ndarray, np.ndarray]]:
-    """The laws that are fitted one by one, with the vectors (G, P) and Hessians (G, P, P) of each."""
-    e, end = fit.estimate, 0
-    for law in members(e.law):
-        own = slice(end, end + law.n_parameters(len(fit.sources)))
-        yield law, e.z[:, own], e.hessian[:, own, own]
-        end = own.stop
-
-
-def _prior(target: Target, group: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean (P,) of a group's prior, and the root (P, P) of its precision."""
-    if target.prior_mean is None or target.prior_root is None:
-        return None
-    return target.prior_mean[group], target.prior_root
-
-
-def _root(precision: np.ndarray) -> np.ndarray:
-    """R (P, P) with R'R a positive semidefinite matrix."""
-    values, vectors = np.linalg.eigh(precision)
-    return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
 
 
 def _joined(fit: Fit, new: Candidates, losses: np.ndarray) -> Runs:
@@ -229,50 +171,14 @@ def _joined(fit: Fit, new: Candidates, losses: np.ndarray) -> Runs:
     )  # fmt: skip
 
 
-# ---- truths ------------------------------------------------------------------------------------------------
-
-
-def _truths(
-    fit: Fit, used: list[int], count: int, seed: int, one_by_one: bool
-) -> tuple[Draws | None, np.ndarray]:
-    """Parameters (count, G, P) that the fit allows, and the draws that they are where it has some."""
-    if fit.draws is not None:
-        rng = np.random.default_rng(seed)
-        rounds = -(-count // len(fit.draws))
-        which = np.concatenate([rng.permutation(len(fit.draws)) for _ in range(rounds)])[:count]
-        return _some(fit.draws, which), fit.draws.z[which]
-    return None, _refitted_anew(fit, used, count, seed) if one_by_one else fit.draw(count, seed)
+def _picked(draws: Draws, count: int, seed: int) -> Draws:
+    """So many of them, in an order that the seed decides, each once before any twice."""
+    rng, rounds = np.random.default_rng(seed), -(-count // len(draws))
+    return _some(draws, np.concatenate([rng.permutation(len(draws)) for _ in range(rounds)])[:count])
 
 
 def _some(draws: Draws, which: np.ndarray) -> Draws:
     return replace(draws, **{k: getattr(draws, k)[which] for k in ("z", "noise", "nu", "eta")})
-
-
-def _refitted_anew(fit: Fit, used: list[int], count: int, seed: int) -> np.ndarray:
-    """(count, G, P) fits to the observed losses with noise added, and priors around draws of their means.
-
-    Losses count by the noise that was estimated rather than by the objective's own sigma: as in the covariance of the
-    fit, that is what they and the priors together tell.
-    """
-    e, rng = fit.estimate, np.random.default_rng(seed)
-    columns, shocks = [], None
-    for law, z, _ in _members(fit):
-        problem = prepare(fit.runs, law, e.objective, e.min_weight).problem
-        target, weight = problem.target, mean_one(problem.target)
-        if shocks is None:  # members of an average saw the same noise
-            shocks = rng.standard_normal((count, *weight.shape))
-        noise = e.noise.reshape(len(z), 1, -1)
-        spread = np.divide(noise, np.sqrt(weight), where=weight > 0, out=np.zeros_like(weight))
-        losses, found = target.losses * np.exp(spread * shocks), np.tile(z, (count, 1, 1))
-        for g in used:
-            cells, prior = target.cell_weights[g], _prior(target, g)
-            if prior is not None and e.objective.sigma is not None:
-                cells = weight[g] * (e.objective.sigma / noise[g]) ** 2
-                moved = np.linalg.solve(prior[1], rng.standard_normal((z.shape[1], count))).T
-                prior = prior[0] + moved, prior[1]
-            found[:, g] = _minima(problem, problem.inputs, g, losses[:, g], cells, prior, z[g])
-        columns.append(found)
-    return np.concatenate(columns, 2)
 
 
 # ---- choices -----------------------------------------------------------------------------------------------
