@@ -30,8 +30,9 @@ from lawkit.laws._law import Law, Objective
 if TYPE_CHECKING:
     from lawkit.fitting import Fit
 
-#: Refits end where an iteration lowers their cost by less than this, relatively: no choice hangs on more.
-CLOSE = 1e-6
+#: Refits end where an iteration lowers their cost by less than this, relatively, or after so many: no choice hangs on
+#: more, and the last few would take as long as all others.
+CLOSE, ROUNDS = 1e-4, 20
 #: Draws of a normal to choose from for each that is kept, and the least part of them that weights may leave.
 FROM, SHARE = 4, 0.25
 #: Residuals in units of their noise.
@@ -113,7 +114,7 @@ def minima(
     mean, root = (None, None) if prior is None else (np.broadcast_to(prior[0], (S, P)), prior[1])
     target = Target(losses, np.broadcast_to(cells, losses.shape), mean, root)
     many = LeastSquares(problem.function, x.take(np.full(S, group)), target, problem.objective)
-    return minimise(many, np.tile(start, (S, 1)), np.arange(S), tolerance=CLOSE, workers=1)[0]
+    return minimise(many, np.tile(start, (S, 1)), np.arange(S), ROUNDS, CLOSE, workers=1)[0]
 
 
 def fitted_apart(fit: Fit) -> Iterator[tuple[Law, slice]]:
