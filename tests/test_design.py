@@ -372,7 +372,7 @@ def test_a_proposal(fit: Fit, chosen) -> None:
     assert sum(result["runs"][0]["weights"].values()) == pytest.approx(1)
 
 
-def test_regret_after_is_what_a_fit_with_the_runs_would_say(fit: Fit, chosen) -> None:
+def test_the_criterion_after_is_what_the_covariance_with_the_runs_would_say(fit: Fit, chosen) -> None:
     # The criterion, recomputed from the information matrix of the old runs and the chosen ones together.
     problem = problem_of(fit)
     h = np.array(list(chosen.mixture.values()))
@@ -389,7 +389,7 @@ def test_regret_after_is_what_a_fit_with_the_runs_would_say(fit: Fit, chosen) ->
     rows = slope / loss[..., None] / fit.noise[:, None] * np.sqrt(counts)[:, None, None]
     information += np.einsum("nep,neq->epq", rows, rows)
     after = float(np.sum((factor @ np.linalg.inv(information)) * factor))
-    assert chosen.runs[-1].regret_after == pytest.approx(after, rel=1e-5)
+    assert chosen.runs[-1].criterion_after == pytest.approx(after, rel=1e-5)
 
 
 def test_proposals_repeat_to_the_bit_and_the_seed_matters(fit: Fit) -> None:
@@ -608,7 +608,7 @@ def test_a_corner_that_nothing_moves_has_no_regret() -> None:
     f = lawkit.fit(simulated(), law="linear", holdout="none")
     found = lawkit.propose_runs(f, **GOAL, budget=1e18)
     assert found.runs == ()
-    assert found.expected_regret_now == pytest.approx(0, abs=1e-12)
+    assert found.criterion_now == pytest.approx(0, abs=1e-12)
     assert found.efficiency == 1.0
     assert found.spent == 0
     assert found.stopped.startswith("regret below tolerance")

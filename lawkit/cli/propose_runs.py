@@ -177,8 +177,10 @@ def _show(proposal: Proposal) -> None:
     _output.say()
     told: list[tuple[str, Any]] = []
     if proposal.expected_regret_now is not None:
-        now = _output.number(proposal.expected_regret_now)
+        errors = proposal.regret_errors or {}
+        now = _regret(proposal.expected_regret_now, errors, "now")
         told.append(("expected regret now", f"{now} nats per token, if the law is right"))
+        told += [("after these runs", _regret(r.regret_after, errors, "after")) for r in proposal.runs[-1:]]
     if proposal.method != "regret" and proposal.criterion_now is not None:
         then = f", then {_output.number(proposal.runs[-1].criterion_after)}" if proposal.runs else ""
         told.append((f"{proposal.method} now", _output.number(proposal.criterion_now) + then))
@@ -190,3 +192,8 @@ def _show(proposal: Proposal) -> None:
         share = _output.percent(proposal.efficiency, 0)
         told.append(("efficiency", f"at least {share} of what any choice could save"))
     _output.show_pairs([*told, ("candidates", proposal.n_candidates)])
+
+
+def _regret(value: float | None, errors: dict[str, float], when: str) -> str:
+    error = f" +- {_output.number(errors[when], 1)}" if when in errors else ""
+    return _output.number(value, 3) + error

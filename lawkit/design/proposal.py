@@ -23,8 +23,8 @@ class ProposedRun:
     flops
         What it costs.
     regret_after
-        Expected regret once this run and those before it are known, nats; None where there is no mixture to
-        choose.
+        Expected regret once this run and those before it are known, nats: simulated after the last run, up to there
+        falling as the first-order criterion does; None where there is no mixture to choose.
     criterion_after
         What is then left of the criterion that the runs were chosen by; None for 'random'.
     row
@@ -54,7 +54,12 @@ class Proposal:
         The runs.
     expected_regret_now
         Loss that the choice of mixture gives away at the target, on average over what the fit does not know,
-        nats; to second order, and None where there is no mixture to choose.
+        nats, and over targets by their shares; None where there is no mixture to choose. Simulated, as is that after
+        all runs: see `lawkit.design.foresight`.
+    regret_errors
+        Monte Carlo standard errors of expected regret 'now' and 'after' all runs, and of what they have 'saved',
+        which is known better as the same truths are behind both; None where a warning says that expected regret is
+        to first order, and where there is none.
     criterion_now
         The criterion of `method` before any of the runs; None for 'random'.
     efficiency
@@ -75,6 +80,7 @@ class Proposal:
 
     runs: tuple[ProposedRun, ...]
     expected_regret_now: float | None
+    regret_errors: dict[str, float] | None
     criterion_now: float | None
     efficiency: float
     method: str
@@ -103,6 +109,7 @@ class Proposal:
                 for r in self.runs
             ],
             "expected_regret_now": self.expected_regret_now,
+            "regret_errors": self.regret_errors,
             "criterion_now": self.criterion_now,
             "efficiency": self.efficiency,
             "method": self.method,

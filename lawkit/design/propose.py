@@ -13,9 +13,11 @@ from lawkit.design._goals import Goals
 from lawkit.design._inputs import check, generation_of, pool_for, warnings_for
 from lawkit.design.batch import Batch, Limits, replay
 from lawkit.design.candidates import SAME, Candidates
+from lawkit.design.foresight import Foresight
 from lawkit.design.proposal import Proposal, ProposedRun
 from lawkit.design.relaxation import least
 from lawkit.design.value import Posterior, Slopes
+from lawkit.errors import LawkitError
 from lawkit.runs import Runs
 
 if TYPE_CHECKING:
@@ -134,28 +136,64 @@ def propose_runs(
     judge = goals.factor(criterion("regret" if choice else "mspe" if method == "mspe" else "variance"))
     assert judge is not None
     factor = judge if method == "regret" else goals.factor(rule)
-    limits = Limits(budget=budget, number=MOST_RUNS if n is None else n, tolerance=tolerance)
     posterior = Posterior.of(fit, len(goals.points))
+    ahead = None
+    if choice:
+        try:
+            ahead = Foresight(fit, goals.of[0], seed)
+        except LawkitError as error:
+            warnings.append(f"expected regret is to first order only: {error}")
+    least = tolerance
+    if ahead is not None and method == "regret":
+        # To first order regret may be the smaller: runs are worth their flops until both are small.
+        least *= min(1.0, posterior.trace(judge) / max(float(ahead.before.mean()), 1e-300))
+    limits = Limits(budget=budget, number=MOST_RUNS if n is None else n, tolerance=least)
     batch = rule.batch(pool, slopes, posterior, factor, limits, seed)
     judged = replay(batch.picks, slopes, posterior, judge)
     own = replay(batch.picks, slopes, posterior, factor) if factor is not None else None
     warnings += goals.warnings
-    warnings += warnings_for(fit, n_params, n_tokens, budget, judged[0] if choice else None, method)
+    expected, errors = (judged, None) if choice else (None, None)
+    if ahead is not None:
+        chosen = pool.select(np.array(batch.picks, int))
+        expected, errors = _simulated(judged, ahead.before, ahead.after(chosen))
+        if method == "regret" and batch.stopped == "tolerance" and expected[-1] > 2 * tolerance:
+            warnings.append(
+                "small errors of the parameters leave the best mixture where it is, yet larger ones put "
+                f"{expected[-1]:.3g} nats at stake, which this criterion cannot see: use method 'variance', or name "
+                "mixtures to choose from"
+            )
+    warnings += warnings_for(fit, n_params, n_tokens, budget, expected[0] if expected else None, method)
     h = goal.h
     return Proposal(
-        runs=_runs(fit, pool, batch, judged if choice else None, own),
-        expected_regret_now=judged[0] if choice else None,
+        runs=_runs(fit, pool, batch, expected, own),
+        expected_regret_now=expected[0] if expected else None,
+        regret_errors=errors,
         criterion_now=own[0] if own else None,
         efficiency=_efficiency(judged, pool, slopes, posterior, judge, limits, batch),
         method=method,
         budget=float(budget),
         spent=float(pool.flops[batch.picks].sum()),
-        stopped=_reason(batch, limits, n, method, judged[-1] if choice else None),
+        stopped=_reason(batch, n, method, tolerance, expected[-1] if expected else None),
         mixture=None if h is None else dict(zip(fit.sources, h.tolist(), strict=True)),
         n_candidates=len(pool),
         sources=fit.sources,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _simulated(
+    judged: list[float], before: np.ndarray, after: np.ndarray
+) -> tuple[list[float], dict[str, float]]:
+    """Expected regret before and after each run, and the Monte Carlo errors of its ends and of what all runs save.
+
+    The ends are the means of the simulated regrets (S,); between them it falls as the criterion `judged` does.
+    """
+    start, end = float(before.mean()), float(after.mean())
+    fall = judged[0] - judged[-1]
+    left = [(value - judged[-1]) / fall if fall > 0 else 1.0 for value in judged[:-1]]
+    told = {"now": before, "after": after, "saved": before - after}
+    errors = {k: float(v.std(ddof=1) / np.sqrt(len(v))) for k, v in told.items()}
+    return [*(end + share * (start - end) for share in left), end], errors
 
 
 def _efficiency(
@@ -173,14 +211,12 @@ def _efficiency(
     return float(np.clip((judged[0] - judged[-1]) / max(judged[0] - bound, 1e-300), 0.0, 1.0))
 
 
-def _reason(batch: Batch, limits: Limits, n: int | None, method: str, regret: float | None) -> str:
+def _reason(batch: Batch, n: int | None, method: str, tolerance: float, regret: float | None) -> str:
     left = "" if regret is None else f"; expected regret then {regret:.3g} nats"
     return {
         "budget": "budget: no candidate fits in what is left",
-        "number": f"n: {limits.number} runs"
-        if n is not None
-        else f"n: {limits.number} runs, the most without n",
-        "tolerance": f"{method} below tolerance: {limits.tolerance:g}",
+        "number": f"n: {MOST_RUNS} runs, the most without n" if n is None else f"n: {n} runs",
+        "tolerance": f"{method} below tolerance: {tolerance:g}",
         "candidates": "candidates: all that fit were chosen",
     }[batch.stopped] + left
 

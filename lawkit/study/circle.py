@@ -115,7 +115,7 @@ class Circle:
                 self._goal,
                 self._bench,
                 self._fitted(),
-                best=last["decision"]["weights"],
+                last=last["decision"],
                 spent=on_runs(self._store),
                 left=self.left if left is None else left,
                 round_=last["round"] + 1,

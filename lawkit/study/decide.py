@@ -75,7 +75,7 @@ def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     """The best mixture at the target, what is known of it, and the regret expected of choosing it, in nats.
 
     Of two estimates of the regret the larger counts: the mean over draws of the law's parameters, which few runs can
-    leave too narrow, and that to second order, which proposals save.
+    leave too narrow, and that which proposals simulate and save.
 
     Raises
     ------
@@ -99,16 +99,16 @@ def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     assert band.upper is not None
     ends = zip(fit.domains, band.lower[0].tolist(), band.upper[0].tolist(), strict=True)
     assert best.uncertainty is not None
-    second = _second_order(goal, fit)
+    simulated = _simulated(goal, fit)
     return {
         **best.to_dict(),
         "predicted_interval": {name: [low, high] for name, low, high in ends},
-        "regret_second_order": second,
-        "expected_regret": max(best.uncertainty.regret_mean, second),
+        "regret_simulated": simulated,
+        "expected_regret": max(best.uncertainty.regret_mean, simulated),
     }
 
 
-def _second_order(goal: Goal, fit: Fit) -> float:
+def _simulated(goal: Goal, fit: Fit) -> float:
     """What proposals take the regret to be now."""
     import lawkit
 
@@ -137,7 +137,7 @@ def propose(
     bench: Bench,
     fit: Fit,
     *,
-    best: Mapping[str, float],
+    last: Mapping[str, Any],
     spent: float,
     left: float,
     round_: int,
@@ -148,8 +148,8 @@ def propose(
 
     Parameters
     ----------
-    best
-        The mixture now thought best.
+    last
+        The decision of the last round.
     spent, left
         Flops of all runs so far, and of what may still be spent.
     done, failed
@@ -161,10 +161,10 @@ def propose(
         When no candidate can be valued.
     """
     import lawkit
-    from lawkit.design.policy import ration
+    from lawkit.design.policy import method_now, ration
 
     seed = goal.seed + round_
-    table = bench.candidates(_mixtures(goal, bench, fit, best, seed), done, failed)
+    table = bench.candidates(_mixtures(goal, bench, fit, last["weights"], seed), done, failed)
     assert table.flops is not None
     most = ration(spent, float(table.flops.min()), goal.ration) if len(table) else left
     proposal = lawkit.propose_runs(
@@ -174,7 +174,7 @@ def propose(
         budget=min(left, most),
         n=goal.batch,
         candidates=table,
-        method=goal.method,
+        method=method_now(goal.method, last["expected_regret"] / last["objective"]),
         seed=seed,
         **_heeded(goal, fit),
     )
