@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sqlite3
@@ -38,7 +39,7 @@ def test_a_study_turns_until_it_stops_and_stores_every_step(decided):
     rounds = rounds_of(decided)
     assert [r["round"] for r in rounds] == [0, 1, 2]
     assert rounds[0]["proposal"]["method"] == "space-filling"
-    for before, r in zip(rounds, rounds[1:], strict=False):
+    for before, r in itertools.pairwise(rounds):
         expected = before["decision"]["expected_regret"] / before["decision"]["objective"]
         assert r["proposal"]["method"] == ("variance" if expected > CREDIBLE else "regret")
     assert [bool(r["stop"]) for r in rounds] == [False, False, True]
