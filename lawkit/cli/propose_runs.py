@@ -190,7 +190,7 @@ def _show(proposal: Proposal) -> None:
     ]
     if proposal.runs:
         share = _output.percent(proposal.efficiency, 0)
-        told.append(("efficiency", f"at least {share} of what any choice could save"))
+        told.append(("efficiency", f"at least {share} of what any runs could save, to first order"))
     _output.show_pairs([*told, ("candidates", proposal.n_candidates)])
 
 

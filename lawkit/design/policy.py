@@ -19,7 +19,7 @@ TURNS = 2
 def ration(spent: float, cheapest: float, share: float = RATION) -> float:
     """Flops of the next turn.
 
-    So a study climbs the sizes slowly, with several runs at a new one: a law reads a single run there as an effect
+    So a study climbs the sizes slowly, with others known before a dear one: a law reads a single run there as an effect
     of size, whatever else it is, and the choice of a mixture flips with it.
 
     Parameters

@@ -63,9 +63,9 @@ class Proposal:
     criterion_now
         The criterion of `method` before any of the runs; None for 'random'.
     efficiency
-        What the runs save of the expected regret, over a proven upper bound on what any runs among the
-        candidates could save within the same budget and number (of the criterion where there is no regret),
-        so it is at least as efficient as it says.
+        What the runs save of tr(W Sigma), over a proven upper bound on what any runs among the candidates could
+        save of it within the same budget and number (of the criterion where there is no regret), so it is at least
+        as efficient as it says.
     method, budget, spent
         What they were chosen by, flops allowed and flops used.
     stopped

@@ -143,11 +143,11 @@ def propose_runs(
             ahead = Foresight(fit, goals.of[0], seed)
         except LawkitError as error:
             warnings.append(f"expected regret is to first order only: {error}")
-    least = tolerance
+    small = tolerance
     if ahead is not None and method == "regret":
         # To first order regret may be the smaller: runs are worth their flops until both are small.
-        least *= min(1.0, posterior.trace(judge) / max(float(ahead.before.mean()), 1e-300))
-    limits = Limits(budget=budget, number=MOST_RUNS if n is None else n, tolerance=least)
+        small *= min(1.0, posterior.trace(judge) / max(float(ahead.before.mean()), 1e-300))
+    limits = Limits(budget=budget, number=MOST_RUNS if n is None else n, tolerance=small)
     batch = rule.batch(pool, slopes, posterior, factor, limits, seed)
     judged = replay(batch.picks, slopes, posterior, judge)
     own = replay(batch.picks, slopes, posterior, factor) if factor is not None else None
@@ -156,6 +156,11 @@ def propose_runs(
     if ahead is not None:
         chosen = pool.select(np.array(batch.picks, int))
         expected, errors = _simulated(judged, ahead.before, ahead.after(chosen))
+        if batch.picks and expected[-1] > expected[0] + 2 * errors["saved"]:
+            warnings.append(
+                f"these runs are not expected to improve the choice: {expected[0]:.3g} nats are given away now, "
+                f"{expected[-1]:.3g} after a fit to them too"
+            )
         if method == "regret" and batch.stopped == "tolerance" and expected[-1] > 2 * tolerance:
             warnings.append(
                 "small errors of the parameters leave the best mixture where it is, yet larger ones put "
@@ -215,7 +220,7 @@ def _reason(batch: Batch, n: int | None, method: str, tolerance: float, regret: 
     left = "" if regret is None else f"; expected regret then {regret:.3g} nats"
     return {
         "budget": "budget: no candidate fits in what is left",
-        "number": f"n: {MOST_RUNS} runs, the most without n" if n is None else f"n: {n} runs",
+        "number": f"n: {MOST_RUNS} runs, the most without n" if n is None else f"n: {n} run{'s' * (n != 1)}",
         "tolerance": f"{method} below tolerance: {tolerance:g}",
         "candidates": "candidates: all that fit were chosen",
     }[batch.stopped] + left

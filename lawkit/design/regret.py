@@ -9,7 +9,7 @@ from lawkit.errors import OptimizeError
 
 
 class Regret(Criterion):
-    """Expected regret tr(W Sigma), see `lawkit.design.value`: nats at the target, to second order."""
+    """Expected regret tr(W Sigma), see `lawkit.design.value`: nats at the target, for small errors."""
 
     name = "regret"
     title = "loss given away by choosing the mixture on what is known"
@@ -25,7 +25,7 @@ class Regret(Criterion):
         """
         if goal.choice is not None:
             return goal.choice.factor
-        why = "the bounds leave one mixture only"
+        why = "the bounds, or the choices within them, leave one mixture only"
         if goal.problem is None:
             law = f"law {goal.fit.law.name} does not depend on weights"
             why = law if goal.fit.sources else "the runs have no sources"

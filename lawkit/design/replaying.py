@@ -80,7 +80,7 @@ def replay_study(
     The mixture is chosen among those recorded at the largest n_params and n_tokens, by the fit's prediction
     there, whatever the method; every recorded run, those too, may be bought at its own cost. A rationed study
     begins with `start_rows` and spends in a turn no more than a fifth of what it has spent so far, or two runs'
-    worth at first; so it climbs the sizes slowly, with several runs at a new one. 'regret' goes by the variance of
+    worth at first; so it climbs the sizes slowly. 'regret' goes by the variance of
     the target loss as long as the regret cannot be told, see `lawkit.design.policy.method_now`. Of others, 'random'
     and 'grid' buy two runs in a turn, later a fifth of those so far, from the start by their own rule; 'mspe' goes
     as its authors have it, see `lawkit.design.published`.
@@ -163,7 +163,11 @@ def replay_study(
         loss = float(goals.first.at.losses(h[None])[0] @ goals.first.target)
         found.append((spent, len(have), float(regret), expected / loss))
         left = order[~np.isin(order, have)]
-        if spent >= budget or not len(left) or settled([row[3] for row in found], tolerance):
+        if (
+            spent >= budget
+            or not len(left)
+            or (tolerance > 0 and settled([row[3] for row in found], tolerance))
+        ):
             break
         if blind and not rationed:
             have = np.concatenate([have, left[: _number(have)]])
@@ -181,9 +185,9 @@ def replay_study(
         else:
             limits = Limits(budget=most, number=_number(have))
             picks = rule.batch(pool, slopes, posterior, factor, limits, seed + len(have)).picks
-        # A criterion that is 0 buys nothing, but a study that is not to end buys what comes first.
+        # A criterion that is 0 buys nothing, but a study that is not to end buys what is cheapest.
         assert pool.rows is not None
-        have = np.concatenate([have, pool.rows[picks] if picks else left[:LEAST]])
+        have = np.concatenate([have, pool.rows[picks or np.argsort(pool.flops)[:LEAST].tolist()]])
     flops, runs, regrets, expect = np.array(found).T
     return Trace(flops=flops, runs=runs.astype(int), regret=regrets, expected=expect)
 

@@ -239,7 +239,7 @@ def decision(at: Target, problem: MixtureProblem, h: np.ndarray, seed: int) -> D
 def decision_among(at: Target, target: np.ndarray, among: np.ndarray, seed: int) -> Decision:
     """How a choice among a list of mixtures (M, K) at the target hangs on what the fit does not know.
 
-    The losses of all of them are normal to first order. Under draws, mixture j beats the chosen one with
+    The losses of all of them are normal to first order. Under draws, mixture j is the best of all with
     probability p_j; with s_j the standard deviation of their difference and d_j its slopes, W is proportional
     to sum_j p_j / s_j d_j d_j', as the regret between two mixtures that are about as good falls with s. The
     draws for p_j are narrower than the posterior, see `NARROWED`; W is scaled so that tr(W Sigma) is the mean

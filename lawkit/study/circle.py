@@ -69,7 +69,8 @@ class Circle:
                         runs, origin=origin, round_=self._last["round"] + 1, proposal=proposal
                     )
                     continue
-                stop = f"no run is worth it: {proposal['stopped']}"
+                worth = "no run is worth it: " if "method" in proposal else ""
+                stop = worth + proposal["stopped"]
             self._store.note_round(self._last["round"], stop=stop)
             return stop
 
@@ -124,6 +125,12 @@ class Circle:
             )
         except LawkitError as error:
             raise StudyError(f"no run can be proposed after round {last['round']}: {error}") from None
+        if proposal is None:
+            return (
+                "",
+                [],
+                {"stopped": "candidates: no run that can be had is left, or none within the budget"},
+            )
         told = proposal.to_dict()
         kept = (
             "method",
@@ -205,8 +212,8 @@ class Circle:
                 self._fit = fit_runs(self._goal, runs)
             except LawkitError as error:
                 raise StudyError(
-                    f"{len(self._store.in_state('done'))} runs cannot be fitted: {error} (more to begin with: "
-                    "loop.start or [[grid]]; another law: loop.laws)"
+                    f"{len(self._store.in_state('done'))} runs cannot be fitted: {error} (add runs by a [[grid]], "
+                    "or name another law in loop.laws)"
                 ) from None
             self._fit.save(self._folder / FITS / f"round-{self._last['round']:02d}")
         return self._fit
@@ -214,6 +221,9 @@ class Circle:
     def _reason(self) -> str | None:
         """Why to stop after the last round, if that is to be."""
         goal, last = self._goal, self._last
+        of_round = [row["state"] for row in self._store.rows() if row["round"] == last["round"]]
+        if of_round and all(state == "failed" for state in of_round):
+            return f"failures: none of the {len(of_round)} runs of round {last['round']} could be done"
         same = [
             r["decision"]["expected_regret"]
             for r in self._store.rounds()
@@ -224,9 +234,6 @@ class Circle:
                 f"tolerance: the expected regret, {same[-1]:.3g} nats, is within {goal.tolerance:g}, as it was in the "
                 "round before"
             )
-        of_round = [row["state"] for row in self._store.rows() if row["round"] == last["round"]]
-        if of_round and all(state == "failed" for state in of_round):
-            return f"failures: none of the {len(of_round)} runs of round {last['round']} could be done"
         if last["round"] >= goal.rounds:
             return f"rounds: {goal.rounds} were proposed, as many as loop.rounds allows"
         cheapest = self._bench.scales()[0].flops

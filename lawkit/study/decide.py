@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 #: About how many candidates a round chooses from.
 _CANDIDATES = 4_000
-_NO_LIMIT = 1e40
 #: Constraints that a proposal can heed; the decision heeds all.
 _HEEDED = ("bounds", "available", "max_epochs", "target")
 
@@ -74,8 +73,9 @@ def fit_summary(fit: Fit) -> dict[str, Any]:
 def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     """The best mixture at the target, what is known of it, and the regret expected of choosing it, in nats.
 
-    Of two estimates of the regret the larger counts: the mean over draws of the law's parameters, which few runs can
-    leave too narrow, and that which proposals simulate and save.
+    Of two estimates of the regret the larger counts: the mean over the fit's own draws, which few runs can leave too
+    narrow, and that which proposals simulate. The first is not taken where the fit has no draws, as those of a normal
+    can contradict the runs; the second not under constraints that proposals do not heed.
 
     Raises
     ------
@@ -99,31 +99,36 @@ def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     assert band.upper is not None
     ends = zip(fit.domains, band.lower[0].tolist(), band.upper[0].tolist(), strict=True)
     assert best.uncertainty is not None
-    simulated = _simulated(goal, fit)
+    drawn, simulated = best.uncertainty.regret_mean, _simulated(goal, fit)
     return {
         **best.to_dict(),
         "predicted_interval": {name: [low, high] for name, low, high in ends},
         "regret_simulated": simulated,
-        "expected_regret": max(best.uncertainty.regret_mean, simulated),
+        "expected_regret": drawn
+        if simulated is None
+        else simulated
+        if fit.draws is None
+        else max(drawn, simulated),
     }
 
 
-def _simulated(goal: Goal, fit: Fit) -> float:
-    """What proposals take the regret to be now."""
-    import lawkit
+def _simulated(goal: Goal, fit: Fit) -> float | None:
+    """The regret that proposals reckon with; None where they do not heed a constraint, or cannot tell."""
+    from lawkit.design._goals import Goals
+    from lawkit.design.foresight import Foresight
 
-    found = lawkit.propose_runs(
-        fit,
-        n_params=goal.n_params,
-        n_tokens=goal.n_tokens,
-        budget=_NO_LIMIT,
-        n=1,
-        candidates=fit.runs,
-        method="variance",
-        seed=goal.seed,
-        **_heeded(goal, fit),
-    )
-    return found.expected_regret_now or 0.0
+    asked = read_constraints(goal.constraints, fit.sources, fit.domains)
+    if not set(asked) <= set(_HEEDED):
+        return None
+    at = {"n_params": goal.n_params, "n_tokens": goal.n_tokens}
+    first = {**at, "bounds": asked.get("bounds"), "target": asked.get("target")}
+    try:
+        goals = Goals.build(
+            fit, first, (), asked.get("available"), asked.get("max_epochs", 4.0), None, 1, goal.seed
+        )
+        return float(Foresight(fit, goals.of[0], goal.seed).before.mean()) if goals.first.choice else 0.0
+    except LawkitError:
+        return None
 
 
 def _heeded(goal: Goal, fit: Fit) -> dict[str, Any]:
@@ -143,8 +148,8 @@ def propose(
     round_: int,
     done: Sequence[Mapping[str, Any]],
     failed: Sequence[Mapping[str, Any]],
-) -> tuple[list[PlannedRun], Proposal]:
-    """The runs of the next round, within its ration of flops.
+) -> tuple[list[PlannedRun], Proposal | None]:
+    """The runs of the next round, within its ration of flops; none, and no proposal, where none can be had.
 
     Parameters
     ----------
@@ -166,7 +171,9 @@ def propose(
     seed = goal.seed + round_
     table = bench.candidates(_mixtures(goal, bench, fit, last["weights"], seed), done, failed)
     assert table.flops is not None
-    most = ration(spent, float(table.flops.min()), goal.ration) if len(table) else left
+    if not len(table) or table.flops.min() > left:
+        return [], None
+    most = ration(spent, float(table.flops.min()), goal.ration)
     proposal = lawkit.propose_runs(
         fit,
         n_params=goal.n_params,

@@ -40,7 +40,7 @@ class Goal:
     ladder
         None: every scale that is recorded (for a study of recorded runs).
     budget
-        Flops of all proxy runs together.
+        Flops of all proxy runs together, and of the text that is generated for them.
     rounds, batch
         Rounds of proposals at most, and runs in each at most.
     ration

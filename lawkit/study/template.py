@@ -44,7 +44,7 @@ seeds = [0, 1, 2]
 # tokens = ["1M", "2M"]
 
 # [loop]
-# budget = 1e15        # flops of all proxy runs; a space-filling start within half of it replaces the grids, if none
+# budget = 1e15        # flops of all runs and of generated text; a start within half of it replaces the grids, if none
 # batch = 8            # runs a round
 # ration = 0.2         # flops a round, as a share of what was spent before it
 # tolerance = 0.01     # nats of expected regret at which the mixture is known well enough
