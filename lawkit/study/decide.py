@@ -74,9 +74,9 @@ def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     """The best mixture at the target, what is known of it, and the regret expected of choosing it, in nats.
 
     Of three estimates of the regret the largest counts, as few runs can leave each too small: the mean over the fit's
-    own draws, that which proposals simulate, and tr(W Sigma), by which they choose. The first is not taken where the
-    fit has no draws, as those of a normal can contradict the runs; the others not under constraints that proposals do
-    not heed.
+    own draws, that which proposals simulate, and tr(W Sigma), by which they choose. The first is not taken of a study
+    without a posterior; where draws were refused those of a normal stand in, too wide as a rule, so that the study goes
+    on until they are accepted. The others are not taken under constraints that proposals do not heed.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     assert best.uncertainty is not None
     second, simulated = _reckoned(goal, fit)
     known = [x for x in (second, simulated) if x is not None]
-    if fit.draws is not None or not known:
+    if goal.posterior != "none" or not known:
         known.append(best.uncertainty.regret_mean)
     return {
         **best.to_dict(),
