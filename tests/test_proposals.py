@@ -207,7 +207,7 @@ def test_choices_are_all_there_is(fit: Fit, table: Runs) -> None:
     assert np.abs(table.weights - list(found.mixture.values())).max(1).min() < 1e-12
     one = lawkit.propose_runs(fit, **GOAL, budget=1e19, n=2, choices=table.select([3]), method="variance")
     assert one.expected_regret_now is None
-    with pytest.raises(OptimizeError, match="bounds leave one mixture only"):
+    with pytest.raises(OptimizeError, match="bounds, or the choices within them, leave one mixture only"):
         lawkit.propose_runs(fit, **GOAL, budget=1e19, choices=table.select([3]))
     with pytest.raises(OptimizeError, match="none of the 24 choices is within the bounds"):
         lawkit.propose_runs(fit, **GOAL, budget=1e19, choices=table, bounds={"web": (0.999, 1.0)})
