@@ -67,6 +67,18 @@ laws = ["exponential-scale"]
 """
 SPEC = QUESTION + WORLD
 
+#: Models of a study that is trained, small enough for seconds a run.
+TOY = """
+[recipe]
+seq_len = 32
+batch_rows = 8
+eval_rows = 16
+log_every = 1
+checkpoint_every = 5
+[limits]
+workers = 2
+"""
+
 
 def study(folder: Path, text: str = SPEC, more: str = "") -> Path:
     folder.mkdir(parents=True, exist_ok=True)

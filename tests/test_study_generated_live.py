@@ -16,12 +16,13 @@ from lawkit.runs import read_runs
 from lawkit.study import read_study, run_study, study_status
 from lawkit.study.generation import make_corpus
 from needs import need
-from simulated_studies import command, events, rounds_of, study, wait_for
+from simulated_studies import TOY, command, events, rounds_of, study, wait_for
 
 need("openai", "tokenizers")
 pytestmark = pytest.mark.slow
 
-TEXT = """
+TEXT = (
+    """
 [corpus]
 sources = {web = "web.jsonl"}
 vocab_size = 300
@@ -48,15 +49,9 @@ rounds = 1
 batch = 1
 tolerance = 0
 draws = 20
-[recipe]
-seq_len = 32
-batch_rows = 8
-eval_rows = 16
-log_every = 1
-checkpoint_every = 5
-[limits]
-workers = 2
 """
+    + TOY
+)
 
 
 def made(folder: Path, text: str) -> Path:

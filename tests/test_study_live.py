@@ -11,11 +11,12 @@ import pytest
 from lawkit.cli import main
 from lawkit.runs import read_runs
 from lawkit.study import run_study
-from simulated_studies import killed_at_random, rounds_of, study
+from simulated_studies import TOY, killed_at_random, rounds_of, study
 
 pytestmark = pytest.mark.slow
 
-LIVE = """
+LIVE = (
+    """
 corpus = "{corpus}"
 [target]
 n_params = "1M"
@@ -30,15 +31,9 @@ rounds = 1
 batch = 2
 tolerance = 0
 draws = 20
-[recipe]
-seq_len = 32
-batch_rows = 8
-eval_rows = 16
-log_every = 1
-checkpoint_every = 5
-[limits]
-workers = 2
 """
+    + TOY
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_study_live import LIVE
@@ -176,12 +177,7 @@ def test_a_machine_lost_while_it_trains_changes_nothing(machines, small_corpus, 
         _, told = process.communicate(timeout=600)
         machines.order("add")
     assert process.returncode == 0, told
-    assert rounds_of(there) == rounds_of(here)
-    assert (there / "runs.csv").read_bytes() == (here / "runs.csv").read_bytes()
-    with Store(there) as store:
-        rows = store.rows()
-    assert {row["state"] for row in rows} == {"done"}
-    assert sum(row["failures"] for row in rows) == 1
+    rows = ended_alike(there, here)
     # It went on from its last checkpoint.
     (lost,) = (row["run_id"] for row in rows if row["failures"])
     started = [
@@ -197,6 +193,17 @@ def steps(folder: Path) -> list[int]:
     return [record["step"] for record in found if record and record["step"] < record["steps"]]
 
 
+def ended_alike(there: Path, here: Path) -> list[dict[str, Any]]:
+    """The runs of a study that lost one to a lost machine, and decided as the other, which lost none."""
+    assert rounds_of(there) == rounds_of(here)
+    assert (there / "runs.csv").read_bytes() == (here / "runs.csv").read_bytes()
+    with Store(there) as store:
+        rows = store.rows()
+    assert {row["state"] for row in rows} == {"done"}
+    assert sum(row["failures"] for row in rows) == 1
+    return rows
+
+
 @pytest.mark.slow
 def test_a_lost_machine_changes_nothing(machines, tmp_path):
     """Last, since the cluster has fewer machines afterwards."""
@@ -209,11 +216,6 @@ def test_a_lost_machine_changes_nothing(machines, tmp_path):
     machines.order("kill")
     _, told = process.communicate(timeout=600)
     assert process.returncode == 0, told
-    assert rounds_of(there) == rounds_of(here)
-    assert (there / "runs.csv").read_bytes() == (here / "runs.csv").read_bytes()
-    with Store(there) as store:
-        rows = store.rows()
     # The run on that machine was lost with it, and done again.
-    assert {row["state"] for row in rows} == {"done"}
-    assert sum(row["failures"] for row in rows) == 1
+    ended_alike(there, here)
     assert "(lost): its machine was lost" in " ".join(told.split())

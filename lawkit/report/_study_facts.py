@@ -21,7 +21,7 @@ def study_facts(folder: Path) -> dict[str, Any]:
     from lawkit.study import Store, read_study
     from lawkit.study.circle import FITS
     from lawkit.study.generation import so_far
-    from lawkit.study.spending import known, on_runs
+    from lawkit.study.spending import spent
     from lawkit.study.store import FILE
 
     spec = read_study(folder)
@@ -29,7 +29,7 @@ def study_facts(folder: Path) -> dict[str, Any]:
         raise ReportError(f"{folder} has nothing to report: lawkit study run {folder} first")
     with Store(folder) as store:
         rows, rounds, generated = store.rows(), store.rounds(), so_far(spec, store)
-        flops = on_runs(store) + known(source["flops"] for source in generated)
+        flops = spent(store, generated)
         finished = dict(zip(store.in_state("done"), store.results()[1], strict=True))
         weights = {row["run_id"]: store.spec(row["run_id"])["weights"] for row in rows}
     runs = []

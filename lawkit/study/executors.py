@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -151,21 +151,8 @@ def _local(work: Work, workers: int | None) -> Executor:
     return work.local(workers)
 
 
-def _ray(
-    work: Work,
-    workers: int | None,
-    address: str | None = None,
-    storage: str | None = None,
-    gpus: float | None = None,
-    cpus: float | None = None,
-) -> Executor:
-    from lawkit.study.ray_executor import RayExecutor
-
-    return RayExecutor(work, workers, address=address, storage=storage, gpus=gpus, cpus=cpus)
-
-
-#: Executors of ours by name.
-BUILTIN: Mapping[str, Callable[..., Executor]] = {"local": _local, "ray": _ray}
+#: Names of our executors.
+BUILTIN = ("local", "ray")
 
 
 def names() -> list[str]:
@@ -211,8 +198,13 @@ def check_reachable(spec: StudySpec) -> None:
 
 
 def _maker(name: str) -> Callable[..., Executor]:
-    if name in BUILTIN:
-        return BUILTIN[name]
+    """What makes an executor of (work, workers, **options); its signature says which options there are."""
+    if name == "local":
+        return _local
+    if name == "ray":
+        from lawkit.study.ray_executor import RayExecutor
+
+        return RayExecutor
     (point, *_) = entry_points(group="lawkit.executors", name=name)
     return point.load()
 

@@ -16,7 +16,7 @@ from lawkit.study.executors import Executor, check_executor, make_executor
 from lawkit.study.generation import make_corpus, so_far
 from lawkit.study.lock import hold, holder
 from lawkit.study.spec import read_study
-from lawkit.study.spending import known, on_runs
+from lawkit.study.spending import spent
 from lawkit.study.store import FILE, STATES, Store
 from lawkit.study.training import RUNS, TABLE, export, train
 
@@ -159,7 +159,7 @@ def study_status(folder: str | Path) -> dict[str, Any]:
     if (folder / FILE).is_file():
         with Store(folder) as store:
             runs, rounds, generated = store.rows(), store.rounds(), so_far(spec, store)
-            flops = on_runs(store) + known(source["flops"] for source in generated)
+            flops = spent(store, generated)
     for run in runs:
         run["progress"] = progress(folder / RUNS / run["run_id"]) if run["state"] == "running" else None
     states = {state: sum(run["state"] == state for run in runs) for state in STATES}

@@ -26,9 +26,17 @@ def on_generation(store: Store) -> float:
     return known(source["flops"] for source in (store.kept(MADE) or {}).get("generated", ()))
 
 
-def spent(store: Store) -> float:
-    """Flops that count against the budget of a study."""
-    return on_runs(store) + on_generation(store)
+def spent(store: Store, generated: Iterable[Mapping[str, Any]] | None = None) -> float:
+    """Flops that count against the budget of a study.
+
+    Parameters
+    ----------
+    generated
+        Its generated sources as far as they are, see `lawkit.study.generation.so_far`; by default those of the corpus
+        that was made.
+    """
+    text = on_generation(store) if generated is None else known(source["flops"] for source in generated)
+    return on_runs(store) + text
 
 
 def known(flops: Iterable[float | None]) -> float:
