@@ -430,6 +430,7 @@ def test_what_a_trace_says() -> None:
         runs=np.arange(1, 6),
         regret=np.array([0.0, 0.1, 0.004, 0.0, 0.02]),
         expected=np.array([0.0, 0.5, 0.001, 0.002, 0.0]),
+        misfit=np.zeros(5),
     )
     assert trace.needed(0.005) == np.inf
     assert trace.needed(0.02) == 3

@@ -239,7 +239,7 @@ def _show_decision(round_: dict[str, Any]) -> None:
         [
             (
                 "expected regret",
-                f"{_output.number(decision['expected_regret'], 3)} nats per token, if the law is right",
+                f"{_output.number(decision['expected_regret'], 3)} nats per token{_misfit(decision)}",
             ),
             ("certificate", decision["certificate"]),
             ("law", round_["fit"]["law"]),
@@ -248,6 +248,13 @@ def _show_decision(round_: dict[str, Any]) -> None:
         ]
     )
     _output.show_warnings([*round_["fit"]["warnings"], *decision["warnings"]])
+
+
+def _misfit(decision: dict[str, Any]) -> str:
+    part = decision.get("regret_misfit")
+    if part is None:
+        return ", if the law is right"
+    return f", {_output.number(part, 3)} of them by what the law may have wrong"
 
 
 def _show_price(told: dict[str, Any]) -> None:

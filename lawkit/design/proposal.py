@@ -60,6 +60,9 @@ class Proposal:
         Monte Carlo standard errors of expected regret 'now' and 'after' all runs, and of what they have 'saved',
         which is known better as the same truths are behind both; None where a warning says that expected regret is
         to first order, and where there is none.
+    regret_misfit
+        What the law's own error may make the choice give away beside, now, nats: see `lawkit.design.misfit`. None
+        where there is no mixture to choose.
     criterion_now
         The criterion of `method` before any of the runs; None for 'random'.
     efficiency
@@ -81,6 +84,7 @@ class Proposal:
     runs: tuple[ProposedRun, ...]
     expected_regret_now: float | None
     regret_errors: dict[str, float] | None
+    regret_misfit: float | None
     criterion_now: float | None
     efficiency: float
     method: str
@@ -110,6 +114,7 @@ class Proposal:
             ],
             "expected_regret_now": self.expected_regret_now,
             "regret_errors": self.regret_errors,
+            "regret_misfit": self.regret_misfit,
             "criterion_now": self.criterion_now,
             "efficiency": self.efficiency,
             "method": self.method,

@@ -14,6 +14,7 @@ from lawkit.design._inputs import check, generation_of, pool_for, warnings_for
 from lawkit.design.batch import Batch, Limits, replay
 from lawkit.design.candidates import SAME, Candidates
 from lawkit.design.foresight import Foresight
+from lawkit.design.misfit import misfit_regret
 from lawkit.design.proposal import Proposal, ProposedRun
 from lawkit.design.relaxation import least
 from lawkit.design.value import Posterior, Slopes
@@ -173,6 +174,7 @@ def propose_runs(
         runs=_runs(fit, pool, batch, expected, own),
         expected_regret_now=expected[0] if expected else None,
         regret_errors=errors,
+        regret_misfit=misfit_regret(goals.of[0], seed) if expected else None,
         criterion_now=own[0] if own else None,
         efficiency=_efficiency(judged, pool, slopes, posterior, judge, limits, batch),
         method=method,

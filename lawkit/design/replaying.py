@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from lawkit.design._goals import Goals
 from lawkit.design.batch import Limits, Valuation
 from lawkit.design.candidates import Candidates, training_flops
 from lawkit.design.grid import sizes_in_turn
+from lawkit.design.misfit import misfit_regret
 from lawkit.design.policy import LEAST, RATION, method_now, ration, settled
 from lawkit.design.published import cheapest, most_saved
 from lawkit.design.start import start_number, start_rows
@@ -37,24 +38,22 @@ class Trace:
     regret
         Recorded target loss of the chosen mixture over that of the best recorded one, less 1.
     expected
-        What the fit itself expects of that.
+        What the fit expects of that, the law's own error included.
+    misfit
+        The part of it that is by the law's own error, see `lawkit.design.misfit`.
     """
 
     flops: np.ndarray
     runs: np.ndarray
     regret: np.ndarray
     expected: np.ndarray
+    misfit: np.ndarray
 
     def stopped(self, tolerance: float) -> Trace:
         """Up to where a study ends that stops when `expected` stays within the tolerance, see `settled`."""
         turns = range(1, len(self.expected) + 1)
         end = next((n for n in turns if settled(self.expected[:n], tolerance)), len(self.expected))
-        return Trace(
-            flops=self.flops[:end],
-            runs=self.runs[:end],
-            regret=self.regret[:end],
-            expected=self.expected[:end],
-        )
+        return Trace(**{f.name: getattr(self, f.name)[:end] for f in fields(self)})
 
     def needed(self, tolerance: float) -> float:
         """Flops from which on regret stays at or below the tolerance; infinity if it does not at the end."""
@@ -149,7 +148,7 @@ def replay_study(
     have = start_rows(table, count, seed) if rationed else order[:count]
     if published and start is None:
         have = cheapest(cost, laws.get(law), len(table.sources), len(table.domains), seed)
-    found: list[tuple[float, int, float, float]] = []
+    found: list[tuple[float, int, float, float, float]] = []
     fit: Fit | None = None
     while True:
         fit = _fitted(table.select(have), law, fit)
@@ -159,9 +158,10 @@ def replay_study(
         assert h is not None
         regret = truth[np.abs(choices.weights - h).max(1).argmin()] / best - 1
         posterior = Posterior.of(fit)
-        expected = 0.0 if choice is None else posterior.trace(choice.factor)
         loss = float(goals.first.at.losses(h[None])[0] @ goals.first.target)
-        found.append((spent, len(have), float(regret), expected / loss))
+        if_right = 0.0 if choice is None else posterior.trace(choice.factor) / loss
+        misfit = misfit_regret(goals.of[0], seed) / loss
+        found.append((spent, len(have), float(regret), if_right + misfit, misfit))
         left = order[~np.isin(order, have)]
         if (
             spent >= budget
@@ -178,7 +178,7 @@ def replay_study(
             break
         good = usable(fit, pool)
         pool = pool.select(good) if good.any() else pool
-        rule = criterion(method_now(method, found[-1][3]))
+        rule = criterion(method_now(method, if_right))
         slopes, factor = goals.slopes(pool), goals.factor(rule)
         if published:
             picks = [most_saved(Valuation(slopes, posterior, factor), pool.flops)]
@@ -188,8 +188,8 @@ def replay_study(
         # A criterion that is 0 buys nothing, but a study that is not to end buys what is cheapest.
         assert pool.rows is not None
         have = np.concatenate([have, pool.rows[picks or np.argsort(pool.flops)[:LEAST].tolist()]])
-    flops, runs, regrets, expect = np.array(found).T
-    return Trace(flops=flops, runs=runs.astype(int), regret=regrets, expected=expect)
+    flops, runs, regrets, expected, misfits = np.array(found).T
+    return Trace(flops=flops, runs=runs.astype(int), regret=regrets, expected=expected, misfit=misfits)
 
 
 def _number(have: np.ndarray) -> int:

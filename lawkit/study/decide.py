@@ -73,10 +73,11 @@ def fit_summary(fit: Fit) -> dict[str, Any]:
 def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     """The best mixture at the target, what is known of it, and the regret expected of choosing it, in nats.
 
-    Of three estimates of the regret the largest counts, as few runs can leave each too small: the mean over the fit's
-    own draws, that which proposals simulate, and tr(W Sigma), by which they choose. The first is not taken of a study
-    without a posterior; where draws were refused those of a normal stand in, too wide as a rule, so that the study goes
-    on until they are accepted. The others are not taken under constraints that proposals do not heed.
+    Of three estimates of the regret if the law is right the largest counts, as few runs can leave each too small: the
+    mean over the fit's own draws, that which proposals simulate, and tr(W Sigma), by which they choose. The first is
+    not taken of a study without a posterior; where draws were refused those of a normal stand in, too wide as a rule,
+    so that the study goes on until they are accepted. What the law's own error may cost comes on top, see
+    `lawkit.design.misfit`. All but the first are not taken under constraints that proposals do not heed.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     assert band.upper is not None
     ends = zip(fit.domains, band.lower[0].tolist(), band.upper[0].tolist(), strict=True)
     assert best.uncertainty is not None
-    second, simulated = _reckoned(goal, fit)
+    second, simulated, misfit = _reckoned(goal, fit)
     known = [x for x in (second, simulated) if x is not None]
     if goal.posterior != "none" or not known:
         known.append(best.uncertainty.regret_mean)
@@ -109,19 +110,22 @@ def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
         "predicted_interval": {name: [low, high] for name, low, high in ends},
         "regret_second_order": second,
         "regret_simulated": simulated,
-        "expected_regret": max(known),
+        "regret_misfit": misfit,
+        "expected_regret": max(known) + (misfit or 0.0),
     }
 
 
-def _reckoned(goal: Goal, fit: Fit) -> tuple[float | None, float | None]:
-    """Regret to second order and simulated; None where proposals do not heed a constraint, or cannot tell."""
+def _reckoned(goal: Goal, fit: Fit) -> tuple[float | None, float | None, float | None]:
+    """Regret to second order, simulated, and by the law's own error; None where proposals do not heed a constraint, or
+    cannot tell."""
     from lawkit.design._goals import Goals
     from lawkit.design.foresight import Foresight
+    from lawkit.design.misfit import misfit_regret
     from lawkit.design.value import Posterior
 
     asked = read_constraints(goal.constraints, fit.sources, fit.domains)
     if not set(asked) <= set(_HEEDED):
-        return None, None
+        return None, None, None
     at = {"n_params": goal.n_params, "n_tokens": goal.n_tokens}
     first = {**at, "bounds": asked.get("bounds"), "target": asked.get("target")}
     try:
@@ -129,14 +133,14 @@ def _reckoned(goal: Goal, fit: Fit) -> tuple[float | None, float | None]:
             fit, first, (), asked.get("available"), asked.get("max_epochs", 4.0), None, 1, goal.seed
         )
     except LawkitError:
-        return None, None
+        return None, None, None
     if goals.first.choice is None:
-        return 0.0, 0.0
-    second = Posterior.of(fit).trace(goals.first.choice.factor)
+        return 0.0, 0.0, 0.0
+    second, misfit = Posterior.of(fit).trace(goals.first.choice.factor), misfit_regret(goals.of[0], goal.seed)
     try:
-        return second, float(Foresight(fit, goals.of[0], goal.seed).before.mean())
+        return second, float(Foresight(fit, goals.of[0], goal.seed).before.mean()), misfit
     except LawkitError:
-        return second, None
+        return second, None, misfit
 
 
 def _heeded(goal: Goal, fit: Fit) -> dict[str, Any]:
@@ -182,6 +186,7 @@ def propose(
     if not len(table) or table.flops.min() > left:
         return [], None
     most = ration(spent, float(table.flops.min()), goal.ration)
+    if_right = last["expected_regret"] - (last.get("regret_misfit") or 0.0)
     proposal = lawkit.propose_runs(
         fit,
         n_params=goal.n_params,
@@ -189,7 +194,7 @@ def propose(
         budget=min(left, most),
         n=goal.batch,
         candidates=table,
-        method=method_now(goal.method, last["expected_regret"] / last["objective"]),
+        method=method_now(goal.method, if_right / last["objective"]),
         seed=seed,
         **_heeded(goal, fit),
     )

@@ -1,10 +1,11 @@
 """Replay of recorded runs: flops until the mixture chosen by the fit is good at the largest recorded scale.
 
 Each recorded run is a candidate at its own cost. A study fits, chooses a mixture among those recorded at the largest
-size, proposes, and stops by its own rule: expected regret below a fifth of the tolerance in two turns on end. Printed
-for each method: the flops from which on regret is at most .5% of the loss up to where the study stops (with --whole,
-up to the whole budget too, which takes several times as long), in units of the cheapest recorded run; the median and
-quartiles over seeds; and ratios of medians. 'random rationed' is chance under the same start and the same rations of
+size, proposes, and stops by its own rule: expected regret, the law's own error included, below half of the tolerance
+in two turns on end. Printed for each method: the flops from which on regret is at most .5% of the loss up to where the
+study stops (with --whole, up to the whole budget too, which takes several times as long), in units of the cheapest
+recorded run; the median and quartiles over seeds; what is given away in the end, and expected then; and ratios of
+medians. 'random rationed' is chance under the same start and the same rations of
 flops as the criteria have, which tells what thrift alone is worth. 'mspe' is the rival as its authors run it, with a
 start of its own and no rule to stop by (so the whole budget is shown too, always); 'mspe rationed' has our start,
 rations and stop.
@@ -40,7 +41,7 @@ ARMS: tuple[tuple[str, str, bool | None], ...] = (
     ("mspe", "mspe", False),
 )
 TOLERANCE = 0.005
-STOP = TOLERANCE / 5
+STOP = TOLERANCE / 2
 #: Studies that know no cost spend this many times the budget before they end: their runs are that much dearer.
 UNRATIONED = 4.0
 
@@ -122,9 +123,15 @@ def main() -> None:
         for what, those in views(traces, 0.0 if published else stop).items():
             needed[arm, what] = np.array([t.needed(TOLERANCE) / unit for t in those])
             said.append(f"{what} {_quartiles(needed[arm, what])}")
-        ends = np.median([t.stopped(STOP).flops[-1] / unit for t in traces])
+        ends = [t.stopped(STOP) for t in traces]
+        last = {
+            name: 100 * np.mean([getattr(t, name)[-1] for t in ends])
+            for name in ("regret", "expected", "misfit")
+        }
         print(
-            f"{arm:16s} {' | '.join(said)} | stops at {ends:.0f} | {time.process_time() - begun:.0f} s of CPU",
+            f"{arm:16s} {' | '.join(said)} | stops at {np.median([t.flops[-1] / unit for t in ends]):.0f}, gives away "
+            f"{last['regret']:.2f}% in the mean where {last['expected']:.2f}% is expected, {last['misfit']:.2f}% of it "
+            f"by the law's error | {time.process_time() - begun:.0f} s of CPU",
             flush=True,
         )
     print("regret's median over that of")
