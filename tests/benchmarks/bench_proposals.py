@@ -5,10 +5,12 @@
    `estimate`, and a mixture chosen by that fit. Printed for each cell: the reduction of expected regret that proposals
    predict, over the mean reduction under the truths, with a standard error by resampling whole first tables. Then the
    same with the truth that made the first table, by the fitted law and by another, where nothing says that it holds.
-2. Efficiency: 50 random instances; what the batch saves over the convex bound on what any batch can save.
-3. Speed: 16 runs from 100,000 generated candidates.
+2. Misfit: what first fits expect to be given away, with the law's own error and without, over what is given away under
+   the truth that made the table, by the fitted law and by another.
+3. Efficiency: 50 random instances; what the batch saves over the convex bound on what any batch can save.
+4. Speed: 16 runs from 100,000 generated candidates.
 
-    python tests/benchmarks/bench_proposals.py [calibration] [beyond] [efficiency] [speed]
+    python tests/benchmarks/bench_proposals.py [calibration] [beyond] [misfit] [efficiency] [speed]
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from lawkit.design._goals import Goals
 from lawkit.design.batch import Limits, greedy
 from lawkit.design.candidates import Candidates
 from lawkit.design.foresight import Foresight
+from lawkit.design.misfit import misfit_regret
 from lawkit.design.relaxation import least
 from lawkit.design.value import Posterior, Slopes, decision_among
 from lawkit.fitting import Fit
@@ -235,6 +238,54 @@ def beyond() -> None:
             )
 
 
+def misfit(tables: int = 20) -> None:
+    """What a first fit expects of its choice, and what that gives away under the truth that made the table."""
+    for kind, n, choice in product(("transfer", "exponential"), (12, 40), TABLES):
+        told = []
+        for seed in range(tables):
+            fit, truth = fitted(first_runs(seed, n, kind=kind)), first_truth(seed, n, kind)
+            among = replace(first_runs(1000 + seed, 40), losses=np.full((40, 2), np.nan))
+            goals = Goals.build(
+                fit, {**GOAL, "bounds": None, "target": None}, (), None, 4.0,
+                among if choice == "list" else None, 1, seed,
+            )  # fmt: skip
+            goal = goals.first
+            assert goal.h is not None
+            assert goal.choice is not None
+            now = float(truth(**GOAL, h=goal.h[None])[0] @ goal.target)
+            if choice == "list":
+                least = (truth(**GOAL, h=among.weights) @ goal.target).min()
+            else:
+                least = min(now, _least(truth, goal.target, goal.h))
+            right = max(
+                Posterior.of(fit).trace(goal.choice.factor), Foresight(fit, goals.of[0], seed).before.mean()
+            )
+            told.append((now - least, right, right + misfit_regret(goals.of[0], seed)))
+        given, *expected = np.transpose(told)
+        said = [
+            f"{e.mean():.1e} (median ratio {np.median((e + 1e-6) / (given + 1e-6)):.2f}), ten times too little on "
+            f"{(given > 10 * e + 1e-6).sum()}"
+            for e in expected
+        ]
+        print(
+            f"tables by a {kind} law, fitted by transfer-plain, {n} runs, {choice}: {given.mean():.1e} given away; "
+            f"expected if the law is right {said[0]}; with its own error {said[1]} of {tables}",
+            flush=True,
+        )
+
+
+def _least(truth: Truth, target: np.ndarray, h: np.ndarray) -> float:
+    """The least target loss of any mixture."""
+    from scipy.optimize import minimize as search
+    from scipy.special import softmax
+
+    def loss(u: np.ndarray) -> float:
+        return float(truth(**GOAL, h=softmax(u)[None])[0] @ target)
+
+    starts = (h, np.full(4, 0.25), *np.eye(4))
+    return min(search(loss, np.log(start + 1e-3), method="L-BFGS-B").fun for start in starts)
+
+
 def efficiency(count: int = 50) -> None:
     """Batch over bound on random instances."""
     out = []
@@ -278,6 +329,6 @@ def speed() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    parts = {f.__name__: f for f in (calibration, beyond, efficiency, speed)}
+    parts = {f.__name__: f for f in (calibration, beyond, misfit, efficiency, speed)}
     for part in sys.argv[1:] or parts:
         parts[part]()
