@@ -3,7 +3,7 @@
 Runs are chosen by the variance of predictions at the target's inputs, which the method may know (the 'mspe' of
 `lawkit.propose_runs` over a region of points): a start of cheap runs that lie apart, then turns that spend equal parts
 of what is left. R2 is that of the published figures: residuals of all groups and losses of a task are pooled before it
-is taken, and it is at least -1. Per group it is lower where groups differ (parallel, sparsity, domain), and said too.
+is taken, and it is at least -1. Per group it is lower where groups differ (parallel, sparsity), and said too.
 
 No test loss has a part in the choice of a law. A task with one law has that of the study its runs come from, fixed
 beforehand: ParScale's for parallel, the bilinear one of routed models (Clark et al. 2022) over an asymptote for moe,
