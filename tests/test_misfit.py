@@ -56,6 +56,12 @@ def goals_of(fit: Fit, among: np.ndarray | None = None, **also: Any) -> Goals:
     return Goals.build(fit, {**GOAL, "bounds": None, "target": None, **also}, (), None, 4.0, choices, 1, 0)
 
 
+def chosen(goals: Goals) -> np.ndarray:
+    """(K,) the mixture."""
+    assert goals.first.h is not None
+    return goals.first.h
+
+
 @pytest.fixture(scope="module")
 def fit() -> Fit:
     return fitted(runs_of(30, 1))
@@ -68,7 +74,7 @@ def test_two_mixtures_have_a_closed_form(monkeypatch: pytest.MonkeyPatch) -> Non
     goals = goals_of(fit, pair)
     first, second = np.sort(goals.first.at.losses(pair).mean(1))
     apart = fit.runs.weights - fit.runs.weights.mean(0)
-    per_weight = unexplained(fit, 0.5 * goals.first.at.losses(goals.first.h[None])[0]) / np.sqrt(
+    per_weight = unexplained(fit, 0.5 * goals.first.at.losses(chosen(goals)[None])[0]) / np.sqrt(
         (apart**2).sum(1).mean()
     )
     sd, gap, normal = per_weight * np.linalg.norm(pair[0] - pair[1]), second - first, NormalDist()
@@ -108,7 +114,7 @@ def test_limits_shares_and_seeds(fit: Fit) -> None:
     assert misfit_regret(everything.of[0]) == whole
     assert misfit_regret(everything.of[0], 1) != whole
     assert misfit_regret([replace(everything.first, share=0.5)] * 2) == pytest.approx(whole)
-    near = {s: (w - 0.01, w + 0.01) for s, w in zip(NAMES, everything.first.h, strict=True)}
+    near = {s: (w - 0.01, w + 0.01) for s, w in zip(NAMES, chosen(everything), strict=True)}
     narrow = misfit_regret(goals_of(fit, bounds=near).of[0])
     assert 0 <= narrow < 0.3 * whole
     one = goals_of(fit, bounds={"web": (0.5, 0.5), "code": (0.3, 0.3)})
@@ -126,10 +132,11 @@ def test_where_the_law_is_wrong_it_is_nearer_to_what_is_given_away() -> None:
     told = []
     for seed in range(8):
         fit = fitted(runs_of(30, seed))
-        goal = goals_of(fit).first
+        goals = goals_of(fit)
+        goal, h = goals.first, chosen(goals)
         assert goal.choice is not None
         grid = np.random.default_rng(0).dirichlet(np.ones(3), 4000)
-        now, least = truth(**GOAL, h=goal.h[None]).mean(), truth(**GOAL, h=grid).mean(1).min()
+        now, least = truth(**GOAL, h=h[None]).mean(), truth(**GOAL, h=grid).mean(1).min()
         told.append(
             (max(now - least, 0.0), Posterior.of(fit).trace(goal.choice.factor), misfit_regret([goal]))
         )

@@ -59,7 +59,9 @@ def _of_one(goal: Goal, h: np.ndarray, seed: int) -> float:
         z = np.broadcast_to(goal.fit.z, (TILTS, *goal.fit.z.shape))
         law, polytope = goal.at.derivatives_of(z, goal.target), goal.problem.polytope.inner()
 
-        def tilted(which: np.ndarray, x: np.ndarray, barrier: np.ndarray) -> tuple[np.ndarray, ...]:
+        def tilted(
+            which: np.ndarray, x: np.ndarray, barrier: np.ndarray
+        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             value, slope, curve = law(which, x, barrier)
             return value + (tilts[which] * (x - h)).sum(1), slope + tilts[which], curve
 
