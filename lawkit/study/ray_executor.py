@@ -170,9 +170,21 @@ def check_options(address: Any = None, storage: Any = None, gpus: Any = None, cp
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if value is not None and not (number and (value > 0 or (value == 0 and name == "gpus"))):
             raise StudyError(f"{name} is {value!r}: it must be a number {least}, or left out")
-    named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
-    if named and named not in ("auto", "local"):
+    named = os.environ.get("RAY_ADDRESS") or "auto" if address == "auto" else address
+    if named == "auto":
+        with contextlib.suppress(
+            OSError
+        ):  # without a record Ray itself says at once that there is no cluster
+            _knock((record := _record()).read_text().strip(), f", which {record} names")
+    elif named not in (None, "local"):
         _knock(named)
+
+
+def _record() -> Path:
+    """Where `ray start` notes the address of the last cluster that it started on this machine."""
+    return Path(
+        os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray", "ray_current_cluster"
+    )
 
 
 def _connect(address: str | None) -> Any:
@@ -184,9 +196,10 @@ def _connect(address: str | None) -> Any:
         import ray
     except ImportError:
         raise StudyError("ray is not installed here: pip install 'lawkit[ray]'") from None
-    options: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
+    # Without an address Ray would first look for a cluster that is there.
+    where = {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except Exception as error:
         said = str(error).strip().strip("'").splitlines()
         raise StudyError(
@@ -195,8 +208,11 @@ def _connect(address: str | None) -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
-    """Refuse an address where nothing listens, at once; Ray itself would try for minutes."""
+def _knock(address: str, known: str = "") -> None:
+    """Refuse an address where nothing listens, at once; Ray itself would try for minutes.
+
+    `known` follows the address in a message: how it is known.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise StudyError(
@@ -209,11 +225,11 @@ def _knock(address: str) -> None:
                 # A server of gRPC, as Ray's are, begins with its settings, of whatever length.
                 if line.recv(4)[3:] != _HELLO[-6:-5]:
                     raise StudyError(
-                        f"what answers at {address} is no Ray cluster (its own port is {_DEFAULT_PORT}; the "
+                        f"what answers at {address}{known} is no Ray cluster (its own port is {_DEFAULT_PORT}; the "
                         "dashboard's, 8265, is not meant): correct executor.address"
                     )
     except OSError as error:
         raise StudyError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}): start one with `ray start --head`, "
-            "correct executor.address, or leave it out to start one here"
+            f"no Ray cluster answers at {address}{known} ({error.strerror or error}): start one with `ray start "
+            "--head`, correct executor.address, or leave it out to start one here"
         ) from None
