@@ -172,9 +172,8 @@ def check_options(address: Any = None, storage: Any = None, gpus: Any = None, cp
             raise StudyError(f"{name} is {value!r}: it must be a number {least}, or left out")
     named = os.environ.get("RAY_ADDRESS") or "auto" if address == "auto" else address
     if named == "auto":
-        with contextlib.suppress(
-            OSError
-        ):  # without a record Ray itself says at once that there is no cluster
+        # Without a record Ray itself says at once that there is no cluster.
+        with contextlib.suppress(OSError):
             _knock((record := _record()).read_text().strip(), f", which {record} names")
     elif named not in (None, "local"):
         _knock(named)
@@ -182,9 +181,8 @@ def check_options(address: Any = None, storage: Any = None, gpus: Any = None, cp
 
 def _record() -> Path:
     """Where `ray start` notes the address of the last cluster that it started on this machine."""
-    return Path(
-        os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray", "ray_current_cluster"
-    )
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return Path(folder, "ray", "ray_current_cluster")
 
 
 def _connect(address: str | None) -> Any:

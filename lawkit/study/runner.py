@@ -20,6 +20,9 @@ from lawkit.study.spending import spent
 from lawkit.study.store import FILE, STATES, Store
 from lawkit.study.training import RUNS, TABLE, export, train
 
+#: State of a run that is under way by the store, in a study that nobody runs.
+INTERRUPTED = "interrupted"
+
 
 class Watcher(Protocol):
     """Is told how a study goes."""
@@ -145,6 +148,8 @@ def run_study(
 def study_status(folder: str | Path) -> dict[str, Any]:
     """How far a study is: its states, runs, rounds and who runs it; no run and no decision is changed.
 
+    A run that was under way when its study was stopped is "interrupted"; the store says "running" until it goes on.
+
     Raises
     ------
     StudyError
@@ -155,18 +160,22 @@ def study_status(folder: str | Path) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     rounds: list[dict[str, Any]] = []
     generated: list[dict[str, Any]] = []
-    flops = 0.0
+    flops, run_by = 0.0, holder(folder)
     if (folder / FILE).is_file():
         with Store(folder) as store:
             runs, rounds, generated = store.rows(), store.rounds(), so_far(spec, store)
             flops = spent(store, generated)
+    run_by = run_by or holder(folder)  # it may have begun since
     for run in runs:
-        run["progress"] = progress(folder / RUNS / run["run_id"]) if run["state"] == "running" else None
-    states = {state: sum(run["state"] == state for run in runs) for state in STATES}
+        under_way = run["state"] == "running"
+        run["progress"] = progress(folder / RUNS / run["run_id"]) if under_way else None
+        if under_way and run_by is None:
+            run["state"] = INTERRUPTED
+    states = {state: sum(run["state"] == state for run in runs) for state in (*STATES, INTERRUPTED)}
     table = folder / TABLE
     return {
         "folder": folder,
-        "run_by": holder(folder),
+        "run_by": run_by,
         "states": states,
         "flops": flops,
         "budget": None if spec.goal is None else spec.goal.budget,
