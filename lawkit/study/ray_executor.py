@@ -195,7 +195,9 @@ def _connect(address: str | None) -> Any:
     except ImportError:
         raise StudyError("ray is not installed here: pip install 'lawkit[ray]'") from None
     # Without an address Ray would first look for a cluster that is there.
-    where = {"address": "local", "include_dashboard": False} if address is None else {"address": address}
+    where: dict[str, Any] = {"address": address or "local"}
+    if address is None:
+        where["include_dashboard"] = False
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except Exception as error:
