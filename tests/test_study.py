@@ -61,8 +61,10 @@ def test_a_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("corpus = ", "corpse = "), "study.toml: corpus is missing"),
-        (("[[grid]]", "[[grids]]"), "grid is missing: a study has at least one"),
+        (("corpus = ", "corpse = "), r"study.toml: corpse is unknown; did you mean corpus\?"),
+        (("corpus = ", "# "), "study.toml: corpus is missing$"),
+        (("[[grid]]", "[[grids]]"), r"\[\[grids\]\] is unknown; did you mean \[\[grid\]\]\?"),
+        ((GOOD[GOOD.index("[[") :], ""), "grid is missing: a study has at least one"),
         (("tokens = ", "token = "), r"grid\[0\].tokens is missing"),
         (('"1M"', '"1X"'), r"grid\[0\].tokens\[0\] is '1X': it must be a positive number"),
         (("2e6", "-1"), r"grid\[0\].tokens\[1\] is -1"),

@@ -318,7 +318,11 @@ def test_run_tells_the_decision_in_plain_lines_and_json(tmp_path, capsys):
     ("change", "message"),
     [
         (("batch = 3", "batches = 3"), "loop.batches is unknown; did you mean batch"),
-        (("n_params =", "n_param ="), "target.n_params is missing"),
+        (("[target]", "[targets]"), r"study.toml: \[targets\] is unknown; did you mean \[target\]\?"),
+        (("n_params =", "n_param ="), r"target.n_params is missing; did you mean it by target.n_param\?"),
+        (("[ladder]", "[[grids]]\n[ladder]"), r"\[\[grids\]\] is unknown; did you mean \[\[grid\]\]\?"),
+        (("[backend]", "[backends]"), r"\[backends\] is unknown; did you mean \[backend\]\?"),
+        (('n_params = "7B"\n', ""), "target.n_params is missing$"),
         (('n_params = "7B"', "n_params = 0"), "target.n_params is 0: it must be a positive number"),
         (("budget = 6e19\n", ""), "loop.budget is missing"),
         (("batch = 3", "batch = 0"), "loop.batch is 0: it must be a whole number of 1 or more"),
