@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -451,8 +452,17 @@ def test_a_worker_that_writes_is_not_taken_to_hang_whatever_the_clock_says(tmp_p
 @pytest.mark.slow
 def test_too_few_runs_for_the_law_say_so_and_are_kept(tmp_path):
     folder = study(tmp_path, SPEC.replace("start = 14", "start = 2"))
-    with pytest.raises(StudyError, match=r"2 runs cannot be fitted: .*add runs by a .*grid"):
+    with pytest.raises(StudyError, match=r"2 runs cannot be fitted: .*raise loop.start above 2, add .*grid"):
         run_study(folder)
     assert study_status(folder)["states"]["done"] == 2
+    raised = study(tmp_path / "raised", SPEC.replace("rounds = 2", "rounds = 0"))
+    shutil.copy(folder / "study.sqlite", raised)
+    assert len(price(raised)["runs"]) == 12
+    summary = run_study(raised)
+    assert (summary.trained, summary.done) == (12, 14)
+    assert summary.decision is not None
+    # Once there is a decision, runs are added by proposals.
+    study(raised, SPEC.replace("rounds = 2", "rounds = 0").replace("start = 14", "start = 20"))
+    assert run_study(raised).trained == 0
     study(folder, SPEC.replace("start = 14", "start = 2") + GRIDS)
     assert run_study(folder).done > 16

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lawkit.study.spec import StudySpec
     from lawkit.study.store import Store
 
+#: Origin of the runs of a space-filling start.
+START = "start"
 #: Folder of the rounds' fits, in the folder of a study.
 FITS = "fits"
 
@@ -75,16 +77,22 @@ class Circle:
             return stop
 
     def begin(self) -> None:
-        """Put the start into the store, unless it is there."""
+        """Put the start into the store; of one that is there and undecided what loop.start has been raised by."""
         if not self._store.rounds():
             origin, runs, proposal = self.start()
             self._store.propose(runs, origin=origin, round_=0, proposal=proposal)
+        elif begun := self._begun_with:
+            if self._goal.start is not None and self._goal.start > self._last["proposal"].get(
+                "start", len(begun)
+            ):
+                origin, runs, proposal = self.start()
+                self._store.propose(runs, origin=f"{origin} {len(begun)}", round_=0, proposal=proposal)
 
     def start(self) -> tuple[str, list[PlannedRun], dict[str, Any]]:
         """The runs of round 0: those of the grids, or of a space-filling start."""
-        text = on_generation(self._store)
+        text, begun = on_generation(self._store), self._begun_with
         try:
-            if self._spec.grids:
+            if self._spec.grids and not begun:
                 runs = self._spec.plan(self._bench)
                 flops = sum(run.flops for run in runs)
                 if flops > self._goal.budget - text:
@@ -94,7 +102,10 @@ class Circle:
                         f"{self._goal.budget:.4g}{less}"
                     )
                 return "spec", runs, {"method": "grid"}
-            return "start", starting_runs(self._goal, self._bench, text), {"method": "space-filling"}
+            taken = text + sum(row["flops"] for row in self._store.rows())
+            specs = [self._store.spec(row["run_id"]) for row in begun]
+            runs = starting_runs(self._goal, self._bench, taken, specs)
+            return START, runs, {"method": "space-filling", "start": self._goal.start or len(runs)}
         except StudyError:
             raise
         except LawkitError as error:
@@ -152,6 +163,13 @@ class Circle:
     def left(self) -> float:
         """Flops that may still be spent."""
         return self._goal.budget - spent(self._store)
+
+    @property
+    def _begun_with(self) -> list[dict[str, Any]]:
+        """The runs of a start, which can be added to: until the first decision, and unless it was grids."""
+        if any(row["decision"] or row["round"] for row in self._store.rounds()):
+            return []
+        return [row for row in self._store.rows() if row["origin"].startswith(START)]
 
     # ---- steps ---------------------------------------------------------------------------------------------
 
@@ -211,9 +229,11 @@ class Circle:
             try:
                 self._fit = fit_runs(self._goal, runs)
             except LawkitError as error:
+                begun = len(self._begun_with)
+                raised = f"raise loop.start above {begun}, " if begun else ""
                 raise StudyError(
-                    f"{len(self._store.in_state('done'))} runs cannot be fitted: {error} (add runs by a [[grid]], "
-                    "or name another law in loop.laws)"
+                    f"{len(self._store.in_state('done'))} runs cannot be fitted: {error} ({raised}add runs by a "
+                    "[[grid]], or name another law in loop.laws)"
                 ) from None
             self._fit.save(self._folder / FITS / f"round-{self._last['round']:02d}")
         return self._fit

@@ -121,7 +121,7 @@ class Store:
         round_: int = 0,
         proposal: Mapping[str, Any] | None = None,
     ) -> int:
-        """Add the runs that are new, with the round that they begin if it has a `proposal`; return how many.
+        """Add the runs that are new, with the round that they begin or add to if there is a `proposal`; return how many.
 
         Those of this origin that wait or failed and are not asked for any more are taken out. What is known and not
         done gets its specification anew, which says where the corpus lies now.
@@ -129,7 +129,8 @@ class Store:
         with self._errors(), self._change():
             if proposal is not None:
                 self._db.execute(
-                    "INSERT OR IGNORE INTO rounds (round, begun_at, proposal) VALUES (?, ?, ?)",
+                    "INSERT INTO rounds (round, begun_at, proposal) VALUES (?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET proposal = excluded.proposal",
                     (round_, time.time(), json.dumps(finite(dict(proposal)))),
                 )
             wanted = {run.run_id for run in runs}
