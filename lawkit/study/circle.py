@@ -63,30 +63,19 @@ class Circle:
         self.begin()
         while True:
             train()
-            stop = self._close_round()
-            if stop is None:
-                origin, runs, proposal = self.next_runs()
-                if runs:
-                    self._store.propose(
-                        runs, origin=origin, round_=self._last["round"] + 1, proposal=proposal
-                    )
-                    continue
-                worth = "no run is worth it: " if "method" in proposal else ""
-                stop = worth + proposal["stopped"]
-            self._store.note_round(self._last["round"], stop=stop)
-            return stop
+            stop = self._close_round() or self._open_round()
+            if stop is not None:
+                self._store.note_round(self._last["round"], stop=stop)
+                return stop
 
     def begin(self) -> None:
         """Put the start into the store; of one that is there and undecided what loop.start has been raised by."""
-        if not self._store.rounds():
-            origin, runs, proposal = self.start()
-            self._store.propose(runs, origin=origin, round_=0, proposal=proposal)
-        elif begun := self._begun_with:
-            if self._goal.start is not None and self._goal.start > self._last["proposal"].get(
-                "start", len(begun)
-            ):
-                origin, runs, proposal = self.start()
-                self._store.propose(runs, origin=f"{origin} {len(begun)}", round_=0, proposal=proposal)
+        if self._store.rounds():
+            begun = self._begun_with
+            if not begun or (self._goal.start or 0) <= self._last["proposal"].get("start", len(begun)):
+                return
+        origin, runs, proposal = self.start()
+        self._store.propose(runs, origin=origin, round_=0, proposal=proposal)
 
     def start(self) -> tuple[str, list[PlannedRun], dict[str, Any]]:
         """The runs of round 0: those of the grids, or of a space-filling start."""
@@ -105,14 +94,20 @@ class Circle:
             taken = text + sum(row["flops"] for row in self._store.rows())
             specs = [self._store.spec(row["run_id"]) for row in begun]
             runs = starting_runs(self._goal, self._bench, taken, specs)
-            return START, runs, {"method": "space-filling", "start": self._goal.start or len(runs)}
+            origin = f"{START} {len(begun)}" if begun else START
+            return origin, runs, {"method": "space-filling", "start": self._goal.start or len(runs)}
         except StudyError:
             raise
         except LawkitError as error:
             raise StudyError(f"{self._spec.path}: {error}") from None
 
-    def next_runs(self, left: float | None = None) -> tuple[str, list[PlannedRun], dict[str, Any]]:
-        """The runs of the round after the last, which has been decided; within `left` flops if not those that are left.
+    def next_runs(self, left: float | None = None) -> tuple[list[PlannedRun], dict[str, Any], str | None]:
+        """The runs of the round after the last, which has been decided, how they were chosen, or why there are none.
+
+        Parameters
+        ----------
+        left
+            Flops that they may take; None: what is left of the budget.
 
         Raises
         ------
@@ -137,11 +132,7 @@ class Circle:
         except LawkitError as error:
             raise StudyError(f"no run can be proposed after round {last['round']}: {error}") from None
         if proposal is None:
-            return (
-                "",
-                [],
-                {"stopped": "candidates: no run that can be had is left, or none within the budget"},
-            )
+            return [], {}, "candidates: no run that can be had is left, or none within the budget"
         told = proposal.to_dict()
         kept = (
             "method",
@@ -153,11 +144,8 @@ class Circle:
             "n_candidates",
             "warnings",
         )
-        return (
-            f"round {last['round'] + 1}",
-            runs,
-            {**{key: told[key] for key in kept}, "regret_after": [r.regret_after for r in proposal.runs]},
-        )
+        about = {**{key: told[key] for key in kept}, "regret_after": [r.regret_after for r in proposal.runs]}
+        return runs, about, None if runs else f"no run is worth it: {proposal.stopped}"
 
     @property
     def left(self) -> float:
@@ -217,6 +205,14 @@ class Circle:
         stop = self._reason()
         if self._watcher:
             self._watcher.decided(self._last)
+        return stop
+
+    def _open_round(self) -> str | None:
+        """Propose the runs of the next round, or say why there is none."""
+        runs, proposal, stop = self.next_runs()
+        if stop is None:
+            round_ = self._last["round"] + 1
+            self._store.propose(runs, origin=f"round {round_}", round_=round_, proposal=proposal)
         return stop
 
     def _fitted(self) -> Fit:

@@ -88,7 +88,7 @@ def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None, ren
         if rounds[-1]["decision"] is not None and (stop is None or more):
             round_ += 1
             left = spec.goal.budget if more else None
-            waiting = [_of(run) for run in Circle(spec, bench, store).next_runs(left)[1]]
+            waiting = [_of(run) for run in Circle(spec, bench, store).next_runs(left)[0]]
     flops = sum(run["flops"] for run in waiting)
     seconds, source, rate = _speed(bench, store)
     at_once = workers or _at_once(bench)

@@ -121,7 +121,7 @@ class Store:
         round_: int = 0,
         proposal: Mapping[str, Any] | None = None,
     ) -> int:
-        """Add the runs that are new, with the round that they begin or add to if there is a `proposal`; return how many.
+        """Add the runs that are new, with the round that they begin, or add to, if it has a `proposal`; say how many.
 
         Those of this origin that wait or failed and are not asked for any more are taken out. What is known and not
         done gets its specification anew, which says where the corpus lies now.
