@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -440,6 +441,28 @@ def test_impossible_values(source, fleet, tmp_path):
             Fleet("fake", urls=[url])
     with pytest.raises(GeneratorError, match="no servers"):
         Fleet("fake", urls=[])
+
+
+def test_a_servers_password_is_sent_and_neither_written_nor_said(source, tmp_path):
+    out = tmp_path / "out"
+    with FakeServer(key=base64.b64encode(b"me:sesame").decode()) as server:
+        url = server.url.replace("//", "//me:sesame@")
+        fleet = Fleet("fake", urls=[url])
+        generate(source, out, generator=fleet)
+        fleet.close()
+    about = json.loads((out / "00000.json").read_text())
+    assert about["made_by"]["urls"] == [server.url]
+    assert not [path for path in out.rglob("*") if path.is_file() and b"sesame" in path.read_bytes()]
+    for wrong in (
+        url.replace("//me:sesame", "//me:sesame2"),
+        url.replace("sesame", "ses/ame"),
+        "me:sesame@x",
+    ):
+        with pytest.raises(GeneratorError) as refused:
+            fleet = Fleet("fake", urls=[wrong], patience_s=0.1)
+            generate(source, tmp_path / "other", generator=fleet)
+        assert "me:ses" not in str(refused.value)
+        fleet.close()
 
 
 # ---- the command -------------------------------------------------------------------------------------------
