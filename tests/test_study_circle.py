@@ -8,11 +8,13 @@ import random
 import shutil
 import sqlite3
 import time
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lawkit import _plugins
 from lawkit.backends.torchtitan.launch import Pool
 from lawkit.cli import main
 from lawkit.design.policy import CREDIBLE
@@ -388,7 +390,7 @@ def test_what_is_wrong_in_a_file_is_named_by_its_path(tmp_path, change, message)
         ),
         (
             ("[target]", 'executor = {name = "local", port = 3}\n[target]'),
-            "executor.port is unknown: it has none",
+            "executor.port is unknown; there are no options",
         ),
     ],
 )
@@ -400,6 +402,22 @@ def test_what_cannot_work_is_refused_with_one_message_and_nothing_is_done(tmp_pa
         run_study(folder)
     assert "\n" not in str(refused.value)
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ('noise = "loud"', "backend.noise is 'loud': it must be a number"),
+        ("seed = 1.5", "backend.seed is 1.5: it must be a whole number"),
+        ("sources = 3", "backend.sources is 3: it must be a list"),
+        ("noisy = 1", r"backend.noisy is unknown; did you mean noise\? \(backend mine\)"),
+    ],
+)
+def test_options_of_a_third_partys_backend_are_of_the_declared_type(tmp_path, monkeypatch, options, message):
+    point = EntryPoint(name="mine", value="lawkit.backends.simulate:Simulate", group="lawkit.backends")
+    monkeypatch.setattr(_plugins, "entry_points", lambda group: [point])
+    with pytest.raises(StudyError, match=f"study.toml: {message}"):
+        run_study(study(tmp_path, QUESTION + f'[backend]\nname = "mine"\n{options}\n'))
 
 
 def test_two_loops_on_one_study(tmp_path):

@@ -130,11 +130,12 @@ def test_what_answers_and_is_no_cluster_is_said_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ('name = "ray", adress = "here"', "executor.adress is unknown: it has address, storage, gpus, cpus"),
-        ('name = "local", gpus = 3', r"executor.gpus is unknown: it has none \(executor local\)"),
-        ('name = "ray", address = 3', "executor: address is 3: it must be text"),
+        ('name = "ray", adress = "here"', r"executor.adress is unknown; did you mean address\?"),
+        ('name = "local", gpus = 3', r"executor.gpus is unknown; there are no options \(executor local\)"),
+        ('name = "ray", address = 3', "executor.address is 3: it must be text, or left out"),
         ('name = "ray", storage = ""', "executor: storage is '': it must be text"),
-        ('name = "ray", gpus = "x"', "executor: gpus is 'x': it must be a number of 0 or more"),
+        ('name = "ray", gpus = "x"', "executor.gpus is 'x': it must be a number, or left out"),
+        ('name = "ray", gpus = -1', "executor: gpus is -1: it must be a number of 0 or more"),
         ('name = "ray", cpus = 0', "executor: cpus is 0: it must be a number above 0"),
     ],
 )

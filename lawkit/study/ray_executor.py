@@ -156,7 +156,12 @@ def _do(work: Work, folder: Path, storage: Any) -> Outcome:
     return storage.do(work, folder)
 
 
-def check_options(address: Any = None, storage: Any = None, gpus: Any = None, cpus: Any = None) -> None:
+def check_options(
+    address: str | None = None,
+    storage: str | None = None,
+    gpus: float | None = None,
+    cpus: float | None = None,
+) -> None:
     """Refuse options that make no sense, and an address where no cluster answers; none is joined.
 
     Raises
@@ -164,12 +169,12 @@ def check_options(address: Any = None, storage: Any = None, gpus: Any = None, cp
     StudyError
     """
     for name, value in (("address", address), ("storage", storage)):
-        if value is not None and not (isinstance(value, str) and value):
+        if value == "":
             raise StudyError(f"{name} is {value!r}: it must be text, or left out")
-    for name, value, least in (("gpus", gpus, "of 0 or more"), ("cpus", cpus, "above 0")):
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if value is not None and not (number and (value > 0 or (value == 0 and name == "gpus"))):
-            raise StudyError(f"{name} is {value!r}: it must be a number {least}, or left out")
+    if gpus is not None and not 0 <= gpus < math.inf:
+        raise StudyError(f"gpus is {gpus!r}: it must be a number of 0 or more, or left out")
+    if cpus is not None and not 0 < cpus < math.inf:
+        raise StudyError(f"cpus is {cpus!r}: it must be a number above 0, or left out")
     named = os.environ.get("RAY_ADDRESS") or "auto" if address == "auto" else address
     if named == "auto":
         # Without a record Ray itself says at once that there is no cluster.
