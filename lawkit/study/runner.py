@@ -54,7 +54,6 @@ class Summary:
     table: Path | None
     done: int
     failed: int
-    waiting: int
     trained: int
     decision: dict[str, Any] | None = None
     stop: str | None = None
@@ -138,7 +137,6 @@ def run_study(
         table=table if "done" in states else None,
         done=states.count("done"),
         failed=states.count("failed"),
-        waiting=states.count("proposed"),
         trained=trained,
         decision=rounds[-1] if rounds else None,
         stop=stop,
