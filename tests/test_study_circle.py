@@ -204,6 +204,19 @@ def test_grids_are_the_start(tmp_path):
 
 
 @pytest.mark.slow
+def test_grids_that_come_later_are_refused_beyond_the_budget(decided, tmp_path):
+    folder = shutil.copytree(decided, tmp_path / "s")
+    before = study_status(folder)["runs"]
+    study(folder, SPEC + GRIDS.replace('"1B"', '"41B"'))
+    for call in (run_study, price):
+        with pytest.raises(
+            StudyError, match="the new runs of the grids take .* and of loop.budget, 6e.19, .* left"
+        ):
+            call(folder)
+    assert study_status(folder)["runs"] == before
+
+
+@pytest.mark.slow
 def test_a_replayed_study_asks_for_each_recorded_run_once(decided, tmp_path):
     bench = make_bench(read_study(decided))
     hq = np.linspace(0.05, 0.95, 7)

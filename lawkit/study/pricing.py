@@ -17,7 +17,7 @@ from lawkit.study.circle import Circle
 from lawkit.study.executors import check_executor
 from lawkit.study.generation import made_corpus, missing, targets_of
 from lawkit.study.spec import StudySpec, read_study
-from lawkit.study.spending import check_pays, grid_runs, known, on_runs, spent
+from lawkit.study.spending import check_grids, check_pays, grid_runs, known, on_runs, spent
 from lawkit.study.store import FILE, Store
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None, ren
         circle.begin()
         rounds = store.rounds()
         round_ = rounds[-1]["round"]
+    check_grids(spec, store, runs)
     store.propose(runs, round_=round_)
     waiting = [_told(row) for row in store.rows() if row["state"] == "proposed"]
     if spec.goal is not None and not waiting:

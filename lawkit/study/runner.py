@@ -16,7 +16,7 @@ from lawkit.study.executors import Executor, check_executor, make_executor
 from lawkit.study.generation import make_corpus, so_far
 from lawkit.study.lock import hold, holder
 from lawkit.study.spec import read_study
-from lawkit.study.spending import spent
+from lawkit.study.spending import check_grids, spent
 from lawkit.study.store import FILE, STATES, Store
 from lawkit.study.training import RUNS, TABLE, export, train
 
@@ -107,6 +107,7 @@ def run_study(
         if circle:
             circle.begin()
         # Then only: what was interrupted and has left the file is taken out; what was added to it is put in.
+        check_grids(spec, store, planned)
         store.propose(planned, round_=max((row["round"] for row in store.rounds()), default=0))
         if retry_failed:
             store.again(store.in_state("failed"))

@@ -9,6 +9,7 @@ from lawkit.errors import StudyError
 from lawkit.study.start import FEWEST, SHARE
 
 if TYPE_CHECKING:
+    from lawkit.study.bench import PlannedRun
     from lawkit.study.spec import StudySpec
     from lawkit.study.store import Store
 
@@ -60,6 +61,26 @@ def grid_runs(spec: StudySpec) -> list[dict[str, Any]]:
                         {**run, "n_tokens": tokens, "seed": seed, "flops": 6.0 * size.n_params * tokens}
                     )
     return runs
+
+
+def check_grids(spec: StudySpec, store: Store, planned: Iterable[PlannedRun]) -> None:
+    """Refuse runs of grids that came into the file later and go beyond what is left of the budget.
+
+    Raises
+    ------
+    StudyError
+    """
+    if spec.goal is None:
+        return
+    rows = store.rows()
+    there = {row["run_id"] for row in rows}
+    new = sum(run.flops for run in planned if run.run_id not in there)
+    left = spec.goal.budget - spent(store) - sum(row["flops"] for row in rows if row["state"] == "proposed")
+    if new > max(left, 0.0):
+        raise StudyError(
+            f"{spec.path}: the new runs of the grids take {new:.4g} flops, and of loop.budget, {spec.goal.budget:.4g}, "
+            f"{max(left, 0.0):.4g} are left: raise it, or ask for fewer or smaller runs"
+        )
 
 
 def check_pays(spec: StudySpec, generated: Iterable[Mapping[str, Any]]) -> None:
