@@ -210,7 +210,7 @@ def test_grids_that_come_later_are_refused_beyond_the_budget(decided, tmp_path):
     study(folder, SPEC + GRIDS.replace('"1B"', '"41B"'))
     for call in (run_study, price):
         with pytest.raises(
-            StudyError, match="the new runs of the grids take .* and of loop.budget, 6e.19, .* left"
+            StudyError, match=r"the new runs of the grids take .* and of loop.budget, 6e.19, .* left"
         ):
             call(folder)
     assert study_status(folder)["runs"] == before
