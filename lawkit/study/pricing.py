@@ -180,9 +180,9 @@ def _copy(source: Path, target: Path) -> None:
     """A store that may be in use, as it is now."""
     try:
         with (
-            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as old,
             closing(sqlite3.connect(target)) as new,
         ):
             old.backup(new)
     except sqlite3.Error:
-        shutil.copy(source, target)  # the store itself says what is wrong with it
+        shutil.copyfile(source, target)  # the store itself says what is wrong with it

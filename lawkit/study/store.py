@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ class Store:
     Parameters
     ----------
     folder
-        Of the study; the file is made where it is missing.
+        Of the study; the file is made where it is missing, and only read where it cannot be written.
 
     Raises
     ------
@@ -43,7 +44,7 @@ class Store:
         self.folder = Path(folder)
         self.path = self.folder / FILE
         with self._errors():
-            self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            self._db, writable = _opened(self.path)
             self._db.row_factory = sqlite3.Row
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
@@ -52,6 +53,8 @@ class Store:
                 f"{self.path} was written by a newer lawkit (its tables are of version {version}, and this one knows "
                 f"{VERSION}): use that lawkit, or a new folder"
             )
+        if not writable and version == VERSION:
+            return
         with self._errors():
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -302,3 +305,14 @@ class Store:
             raise StudyError(
                 f"{self.path}: {error}: see that the folder is writable, the disk has space and the file is whole"
             ) from None
+
+
+def _opened(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """The file of a store, and whether it can be written."""
+    writable = all(os.access(p, os.W_OK) for p in (path.parent, path) if p.exists())
+    if writable:
+        return sqlite3.connect(path, timeout=30, isolation_level=None), True
+    # While nobody writes there is no log beside it, which SQLite would want to make.
+    alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    uri = f"{path.resolve().as_uri()}?mode=ro{alone}"
+    return sqlite3.connect(uri, timeout=30, isolation_level=None, uri=True), False
