@@ -351,6 +351,16 @@ def test_run_tells_the_decision_in_plain_lines_and_json(tmp_path, capsys):
             ("exponential-scale", "exponential-scales"),
             r"loop.laws\[0\] is 'exponential-scales': did you mean",
         ),
+        (
+            ('laws = ["', 'laws = ["auto", "'),
+            r"loop.laws is \['auto', 'exponential-scale'\]: \"auto\" means all",
+        ),
+        (
+            ('laws = ["exponential-scale"]', 'laws = ["chinchilla"]'),
+            r"loop.laws\[0\] is 'chinchilla': it does not depend on mixture weights",
+        ),
+        (('"50M"', "inf"), r"ladder.sizes\[0\] is inf: it must be a number of parameters"),
+        (('"50M"', "-5e7"), r"ladder.sizes\[0\] is -50000000.0: it must be a number of parameters"),
         (("sizes =", "size ="), "ladder.sizes is missing"),
         (('"50M"', '"50X"'), r"ladder.sizes\[0\] is '50X': it must be a number of parameters"),
         (("[target]", "constraints = 3\n[target]"), "is no TOML"),
