@@ -84,7 +84,7 @@ def test_runs_are_proposed_once_and_in_order(tmp_path):
     specs = [spec(seed) for seed in range(3)]
     with Store(tmp_path) as store:
         assert propose(store, specs[:2]) == 2
-        assert propose(store, specs) == 1
+        assert propose(store, [*specs, specs[2]]) == 1
     with Store(tmp_path) as store:
         assert store.in_state("proposed") == [s.run_id for s in specs]
         assert store.spec(specs[1].run_id) == specs[1].to_dict()

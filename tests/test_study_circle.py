@@ -397,6 +397,10 @@ def test_what_is_wrong_in_a_file_is_named_by_its_path(tmp_path, change, message)
             ("bounds = {hq", "bounds = {hk"),
             "study.toml: constraints: bounds: unknown source 'hk'; the fit knows web, hq",
         ),
+        (
+            ('sources = ["web", "hq"]', 'sources = ["web"]'),
+            "study.toml: target: a mixture is chosen of two or more sources, and there is web",
+        ),
         (("noise = 0.004", "noisy = 0.004"), "backend.noisy is unknown; did you mean noise"),
         (("E = 1.7", "F = 1.7"), "takes the parameters E, A, .*; missing .'E'., unknown .'F'."),
         (

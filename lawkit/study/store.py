@@ -145,7 +145,8 @@ class Store:
                     self._db.execute("DELETE FROM failures WHERE run_id = ?", (run_id,))
                     self._db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
             known = {run_id for (run_id,) in self._db.execute("SELECT run_id FROM runs")}
-            new = [run for run in runs if run.run_id not in known]
+            # One that comes twice is one run.
+            new = {run.run_id: run for run in runs if run.run_id not in known}.values()
             self._db.executemany(
                 "UPDATE runs SET spec = ? WHERE run_id = ? AND state != 'done'",
                 [(json.dumps(dict(run.spec)), run.run_id) for run in runs if run.run_id in known],
