@@ -214,6 +214,17 @@ def test_grids_that_come_later_are_refused_beyond_the_budget(decided, tmp_path):
         ):
             call(folder)
     assert study_status(folder)["runs"] == before
+    # Of a start by grids that is not done another takes the place.
+    text = SPEC.replace("6e19", "3e19") + GRIDS.replace('["50M", "200M"]', '["200M"]')
+    fresh = study(tmp_path / "fresh", text)
+    first = price(fresh)
+    with Store(fresh) as store:
+        spec = read_study(fresh)
+        bench = make_bench(spec)
+        store.setting(bench.setting)
+        store.propose(spec.plan(bench), round_=0, proposal={"method": "grid"})
+    study(fresh, text.replace("[[grid]]", "[[grid]]\nseeds = [1]"))
+    assert price(fresh)["flops"] == first["flops"] > 2e19
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lawkit.errors import StudyError
@@ -63,7 +63,7 @@ def grid_runs(spec: StudySpec) -> list[dict[str, Any]]:
     return runs
 
 
-def check_grids(spec: StudySpec, store: Store, planned: Iterable[PlannedRun]) -> None:
+def check_grids(spec: StudySpec, store: Store, planned: Sequence[PlannedRun]) -> None:
     """Refuse runs of grids that came into the file later and go beyond what is left of the budget.
 
     Raises
@@ -72,10 +72,15 @@ def check_grids(spec: StudySpec, store: Store, planned: Iterable[PlannedRun]) ->
     """
     if spec.goal is None:
         return
-    rows = store.rows()
-    there = {row["run_id"] for row in rows}
-    new = sum(run.flops for run in planned if run.run_id not in there)
-    left = spec.goal.budget - spent(store) - sum(row["flops"] for row in rows if row["state"] == "proposed")
+    asked = {run.run_id: run.flops for run in planned}
+    # Of the grids' runs that are there, those that are neither done nor asked for any more will be taken out.
+    there = {
+        row["run_id"]: row["flops"]
+        for row in store.rows()
+        if row["state"] == "done" or row["origin"] != "spec" or row["run_id"] in asked
+    }
+    new = sum(flops for run_id, flops in asked.items() if run_id not in there)
+    left = spec.goal.budget - on_generation(store) - sum(there.values())
     if new > max(left, 0.0):
         raise StudyError(
             f"{spec.path}: the new runs of the grids take {new:.4g} flops, and of loop.budget, {spec.goal.budget:.4g}, "

@@ -51,7 +51,7 @@ def starting_runs(
             f"loop.budget is {goal.budget:.4g} flops, which does not pay for a start of {goal.start or n} runs"
             + (f" beside the {taken:.4g} that are taken" if taken else "")
             + f": the cheapest of the ladder costs {scales[0].flops:.4g}. Raise the budget, "
-            + (f"or lower loop.start (now {n})" if goal.start else "or add smaller rungs")
+            + (f"or lower loop.start (now {goal.start})" if goal.start else "or add smaller rungs")
         )
     mixtures = space_filling(open_problem(bench), n, goal.seed + len(begun))
     left = bench.candidates(mixtures, begun, [])
