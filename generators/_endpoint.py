@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from lawkit.errors import GeneratorError
 from lawkit.generators._generator import Answer, Failure, Request
+from lawkit.io._urls import without_credentials
 
 __all__ = ["Endpoint", "Outcome"]
 
@@ -50,7 +51,7 @@ class Endpoint:
     Parameters
     ----------
     url, model, timeout_s, api_key
-        As `Fleet`'s.
+        As `Fleet`'s. The attribute `url` has no credentials in it.
     """
 
     def __init__(self, url: str, model: str, timeout_s: float, api_key: str | None = None) -> None:
@@ -66,10 +67,11 @@ class Endpoint:
         except ValueError:  # half an IPv6 address, a port that is none
             usable = False
         if not usable:
-            raise GeneratorError(f"{url!r} is no server's URL; write one such as http://localhost:8000/v1.")
-        self.url, self._model, self._timeout_s = url.rstrip("/"), model, timeout_s
+            said = without_credentials(url)
+            raise GeneratorError(f"{said!r} is no server's URL; write one such as http://localhost:8000/v1.")
+        self.url, self._model, self._timeout_s = without_credentials(url).rstrip("/"), model, timeout_s
         self._client = openai.AsyncOpenAI(
-            base_url=self.url,
+            base_url=url.rstrip("/"),
             api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",
             max_retries=0,
             timeout=openai.Timeout(timeout_s, connect=min(timeout_s, 15.0)),

@@ -46,7 +46,8 @@ class Fleet:
     model
         Name under which the servers serve it.
     urls
-        Where they are, such as ``http://node7:8000/v1``. The key they ask for is read from OPENAI_API_KEY.
+        Where they are, such as ``http://node7:8000/v1``. The key they ask for is read from OPENAI_API_KEY; a user and
+        password before the host are sent in its place, and neither shown nor written down.
     concurrency
         Requests at a time to each server.
     timeout_s

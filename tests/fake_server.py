@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         fake = self.server.fake
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if fake.key and self.headers["Authorization"] != f"Bearer {fake.key}":
+        if fake.key and self.headers["Authorization"] not in (f"Bearer {fake.key}", f"Basic {fake.key}"):
             self.reply(401, b'{"error": {"message": "wrong key"}}')
             return
         fake.serve(self, body)

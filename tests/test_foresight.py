@@ -246,7 +246,7 @@ def test_proposals_report_the_simulated_regret(fit: Fit) -> None:
     np.testing.assert_allclose(np.diff(path) / (path[-1] - path[0]), np.diff(own) / (own[-1] - own[0]))  # type: ignore[arg-type, operator]
     told = found.to_dict()
     assert told["regret_errors"] == found.regret_errors
-    assert "expected regret then" in told["stopped"]
+    assert told["stopped"] == "n: 3 runs"
 
 
 def test_a_choice_that_only_large_errors_move_is_told(fit: Fit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -442,6 +443,27 @@ def test_impossible_values(source, fleet, tmp_path):
         Fleet("fake", urls=[])
 
 
+def test_a_servers_password_is_sent_and_neither_written_nor_said(source, tmp_path):
+    out = tmp_path / "out"
+    with FakeServer(key=base64.b64encode(b"me:sesame").decode()) as server:
+        url = server.url.replace("//", "//me:sesame@")
+        fleet = Fleet("fake", urls=[url])
+        generate(source, out, generator=fleet)
+        fleet.close()
+    about = json.loads((out / "00000.json").read_text())
+    assert about["made_by"]["urls"] == [server.url]
+    assert not [path for path in out.rglob("*") if path.is_file() and b"sesame" in path.read_bytes()]
+    for wrong in (url.replace("sesame", "ses/ame"), "me:sesame@x"):
+        with pytest.raises(GeneratorError, match="is no server's URL") as refused:
+            Fleet("fake", urls=[wrong])
+        assert "me:" not in str(refused.value)
+    fleet = Fleet("fake", urls=[url], patience_s=0.1)
+    with pytest.raises(GeneratorError, match="no server could be reached") as refused:
+        generate(source, tmp_path / "other", generator=fleet)
+    assert "me:" not in str(refused.value)
+    fleet.close()
+
+
 # ---- the command -------------------------------------------------------------------------------------------
 
 
@@ -474,6 +496,9 @@ def test_command(source, server, tmp_path, capsys):
         ["generate", str(source), "-o", str(tmp_path / "x")],
         [*arguments, "--option", "x"],
         [*arguments, "--option", "nonsense=1"],
+        [*arguments, "--option", "retries=2.5"],
+        [*arguments, "--option", "patience-s=long"],
+        [*arguments, "--option", "stopped=1"],
         ["generate", str(source), "--generator", "replay", "-o", str(tmp_path / "x")],
         [*arguments, "--recorded", str(tmp_path / "out")],
         [*arguments, "--generator", "server"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,7 +84,7 @@ def test_runs_are_proposed_once_and_in_order(tmp_path):
     specs = [spec(seed) for seed in range(3)]
     with Store(tmp_path) as store:
         assert propose(store, specs[:2]) == 2
-        assert propose(store, specs) == 1
+        assert propose(store, [*specs, specs[2]]) == 1
     with Store(tmp_path) as store:
         assert store.in_state("proposed") == [s.run_id for s in specs]
         assert store.spec(specs[1].run_id) == specs[1].to_dict()
@@ -236,6 +237,19 @@ def test_a_broken_store_is_one_message(tmp_path):
         StudyError, match=r"written by a newer lawkit \(its tables are of version 99, and this one knows 2\)"
     ):
         Store(other)
+
+
+def test_a_store_that_cannot_be_written_is_read(tmp_path, monkeypatch):
+    with Store(tmp_path) as store:
+        store.keep("a", {"b": 1})
+    there = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)  # permissions do not stop root
+        with Store(tmp_path) as store:
+            assert store.kept("a") == {"b": 1}
+            assert sorted(tmp_path.iterdir()) == there
+            with pytest.raises(StudyError, match=r"study.sqlite: attempt to write a readonly database"):
+                store.keep("a", {"b": 2})
 
 
 def test_a_store_of_an_older_lawkit_is_brought_up_to_date(tmp_path):

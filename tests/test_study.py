@@ -61,8 +61,10 @@ def test_a_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("corpus = ", "corpse = "), "study.toml: corpus is missing"),
-        (("[[grid]]", "[[grids]]"), "grid is missing: a study has at least one"),
+        (("corpus = ", "corpse = "), r"study.toml: corpse is unknown; did you mean corpus\?"),
+        (("corpus = ", "# "), "study.toml: corpus is missing$"),
+        (("[[grid]]", "[[grids]]"), r"\[\[grids\]\] is unknown; did you mean \[\[grid\]\]\?"),
+        ((GOOD[GOOD.index("[[") :], ""), "grid is missing: a study has at least one"),
         (("tokens = ", "token = "), r"grid\[0\].tokens is missing"),
         (('"1M"', '"1X"'), r"grid\[0\].tokens\[0\] is '1X': it must be a positive number"),
         (("2e6", "-1"), r"grid\[0\].tokens\[1\] is -1"),
@@ -235,7 +237,7 @@ def finished(small_corpus, tmp_path_factory, torchtitan) -> Path:
     """A study whose runs were trained but for one, which diverged."""
     folder = study(tmp_path_factory.mktemp("finished"), (SMALL + DIVERGING).format(corpus=small_corpus))
     summary = run_study(folder)
-    assert (summary.done, summary.failed, summary.waiting, summary.trained) == (2, 1, 0, 2)
+    assert (summary.done, summary.failed, summary.trained) == (2, 1, 2)
     return folder
 
 
@@ -268,7 +270,7 @@ def test_a_study_trains_exports_and_records_what_failed(finished, capsys):
     assert (runs.losses[1::2] < runs.losses[::2]).all()
     assert runs.unique is not None
     states = study_status(finished)
-    assert states["states"] == {"proposed": 0, "running": 0, "done": 2, "failed": 1}
+    assert states["states"] == {"proposed": 0, "running": 0, "done": 2, "failed": 1, "interrupted": 0}
     (failed,) = (run for run in states["runs"] if run["state"] == "failed")
     assert (failed["reason"], failed["step"], failed["failures"]) == ("diverged", 2, 1)
     assert main(["study", "status", str(finished)]) == 0
@@ -294,7 +296,9 @@ def test_a_finished_study_trains_nothing_again(finished, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_killed_at_any_moment_a_study_loses_doubles_and_leaves_nothing(finished, small_corpus, tmp_path):
+def test_killed_at_any_moment_a_study_loses_doubles_and_leaves_nothing(
+    finished, small_corpus, tmp_path, capsys
+):
     folder = study(tmp_path / "killed", SMALL.format(corpus=small_corpus))
     command = [sys.executable, "-m", "lawkit.cli", "study", "run", str(folder)]
 
@@ -312,7 +316,10 @@ def test_killed_at_any_moment_a_study_loses_doubles_and_leaves_nothing(finished,
         process.wait()
         wait_for(lambda: not workers_of(folder), seconds=10)
         assert holder(folder) is None
-    assert study_status(folder)["states"]["running"] > 0
+    states = study_status(folder)["states"]
+    assert (states["running"], states["interrupted"] > 0) == (0, True)
+    assert main(["study", "status", str(folder)]) == 0
+    assert f"interrupted  {states['interrupted']}, to be continued" in capsys.readouterr().out
     summary = run_study(folder)
     assert (summary.done, summary.failed) == (2, 0)
     assert (folder / "runs.csv").read_bytes() == (finished / "runs.csv").read_bytes()
@@ -337,7 +344,7 @@ def test_an_interrupted_run_that_left_the_file_is_not_trained(finished, small_co
             store.started(run.run_id, pid=1, log="log")
     study(folder, SMALL.format(corpus=small_corpus).replace("seeds = [0, 1]", "seeds = [0]"))
     summary = run_study(folder)
-    assert (summary.done, summary.failed, summary.waiting) == (1, 0, 0)
+    assert (summary.done, summary.failed) == (1, 0)
     assert [run["run_id"] for run in study_status(folder)["runs"]] == [asked.run_id]
 
 
@@ -356,7 +363,7 @@ def test_a_worker_that_is_killed_is_recorded_and_its_run_tried_again(finished, s
     assert "failed, to be tried again at step" in told
     assert "(killed): the worker was killed by SIGKILL" in told
     found = study_status(folder)
-    assert found["states"] == {"proposed": 0, "running": 0, "done": 2, "failed": 0}
+    assert found["states"] == {"proposed": 0, "running": 0, "done": 2, "failed": 0, "interrupted": 0}
     assert sorted(run["failures"] for run in found["runs"]) == [0, 1]
     rows = [(folder / "runs.csv").read_text().splitlines(), (finished / "runs.csv").read_text().splitlines()]
     assert rows[0] == rows[1]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shutil
 import sqlite3
 import time
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lawkit import _plugins
 from lawkit.backends.torchtitan.launch import Pool
 from lawkit.cli import main
 from lawkit.design.policy import CREDIBLE
@@ -30,7 +33,7 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that has used up its rounds."""
     folder = study(tmp_path_factory.mktemp("decided"))
     summary = run_study(folder)
-    assert (summary.failed, summary.waiting) == (0, 0)
+    assert summary.failed == 0
     assert summary.stop == "rounds: 2 were proposed, as many as loop.rounds allows"
     return folder
 
@@ -206,6 +209,30 @@ def test_grids_are_the_start(tmp_path):
 
 
 @pytest.mark.slow
+def test_grids_that_come_later_are_refused_beyond_the_budget(decided, tmp_path):
+    folder = shutil.copytree(decided, tmp_path / "s")
+    before = study_status(folder)["runs"]
+    study(folder, SPEC + GRIDS.replace('"1B"', '"41B"'))
+    for call in (run_study, price):
+        with pytest.raises(
+            StudyError, match=r"the new runs of the grids take .* and of loop.budget, 6e.19, .* left"
+        ):
+            call(folder)
+    assert study_status(folder)["runs"] == before
+    # Of a start by grids that is not done another takes the place.
+    text = SPEC.replace("6e19", "3e19") + GRIDS.replace('["50M", "200M"]', '["200M"]')
+    fresh = study(tmp_path / "fresh", text)
+    first = price(fresh)
+    with Store(fresh) as store:
+        spec = read_study(fresh)
+        bench = make_bench(spec)
+        store.setting(bench.setting)
+        store.propose(spec.plan(bench), round_=0, proposal={"method": "grid"})
+    study(fresh, text.replace("[[grid]]", "[[grid]]\nseeds = [1]"))
+    assert price(fresh)["flops"] == first["flops"] > 2e19
+
+
+@pytest.mark.slow
 def test_a_replayed_study_asks_for_each_recorded_run_once(decided, tmp_path):
     bench = make_bench(read_study(decided))
     hq = np.linspace(0.05, 0.95, 7)
@@ -323,7 +350,11 @@ def test_run_tells_the_decision_in_plain_lines_and_json(tmp_path, capsys):
     ("change", "message"),
     [
         (("batch = 3", "batches = 3"), "loop.batches is unknown; did you mean batch"),
-        (("n_params =", "n_param ="), "target.n_params is missing"),
+        (("[target]", "[targets]"), r"study.toml: \[targets\] is unknown; did you mean \[target\]\?"),
+        (("n_params =", "n_param ="), r"target.n_params is missing; did you mean it by target.n_param\?"),
+        (("[ladder]", "[[grids]]\n[ladder]"), r"\[\[grids\]\] is unknown; did you mean \[\[grid\]\]\?"),
+        (("[backend]", "[backends]"), r"\[backends\] is unknown; did you mean \[backend\]\?"),
+        (('n_params = "7B"\n', ""), "target.n_params is missing$"),
         (('n_params = "7B"', "n_params = 0"), "target.n_params is 0: it must be a positive number"),
         (("budget = 6e19\n", ""), "loop.budget is missing"),
         (("batch = 3", "batch = 0"), "loop.batch is 0: it must be a whole number of 1 or more"),
@@ -336,6 +367,16 @@ def test_run_tells_the_decision_in_plain_lines_and_json(tmp_path, capsys):
             ("exponential-scale", "exponential-scales"),
             r"loop.laws\[0\] is 'exponential-scales': did you mean",
         ),
+        (
+            ('laws = ["', 'laws = ["auto", "'),
+            r"loop.laws is \['auto', 'exponential-scale'\]: \"auto\" means all",
+        ),
+        (
+            ('laws = ["exponential-scale"]', 'laws = ["chinchilla"]'),
+            r"loop.laws\[0\] is 'chinchilla': it does not depend on mixture weights",
+        ),
+        (('"50M"', "inf"), r"ladder.sizes\[0\] is inf: it must be a number of parameters"),
+        (('"50M"', "-5e7"), r"ladder.sizes\[0\] is -50000000.0: it must be a number of parameters"),
         (("sizes =", "size ="), "ladder.sizes is missing"),
         (('"50M"', '"50X"'), r"ladder.sizes\[0\] is '50X': it must be a number of parameters"),
         (("[target]", "constraints = 3\n[target]"), "is no TOML"),
@@ -372,6 +413,10 @@ def test_what_is_wrong_in_a_file_is_named_by_its_path(tmp_path, change, message)
             ("bounds = {hq", "bounds = {hk"),
             "study.toml: constraints: bounds: unknown source 'hk'; the fit knows web, hq",
         ),
+        (
+            ('sources = ["web", "hq"]', 'sources = ["web"]'),
+            "study.toml: target: a mixture is chosen of two or more sources, and there is web",
+        ),
         (("noise = 0.004", "noisy = 0.004"), "backend.noisy is unknown; did you mean noise"),
         (("E = 1.7", "F = 1.7"), "takes the parameters E, A, .*; missing .'E'., unknown .'F'."),
         (
@@ -388,7 +433,7 @@ def test_what_is_wrong_in_a_file_is_named_by_its_path(tmp_path, change, message)
         ),
         (
             ("[target]", 'executor = {name = "local", port = 3}\n[target]'),
-            "executor.port is unknown: it has none",
+            "executor.port is unknown; there are no options",
         ),
     ],
 )
@@ -400,6 +445,22 @@ def test_what_cannot_work_is_refused_with_one_message_and_nothing_is_done(tmp_pa
         run_study(folder)
     assert "\n" not in str(refused.value)
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ('noise = "loud"', "backend.noise is 'loud': it must be a number"),
+        ("seed = 1.5", "backend.seed is 1.5: it must be a whole number"),
+        ("sources = 3", "backend.sources is 3: it must be a list"),
+        ("noisy = 1", r"backend.noisy is unknown; did you mean noise\? \(backend mine\)"),
+    ],
+)
+def test_options_of_a_third_partys_backend_are_of_the_declared_type(tmp_path, monkeypatch, options, message):
+    point = EntryPoint(name="mine", value="lawkit.backends.simulate:Simulate", group="lawkit.backends")
+    monkeypatch.setattr(_plugins, "entry_points", lambda group: [point])
+    with pytest.raises(StudyError, match=f"study.toml: {message}"):
+        run_study(study(tmp_path, QUESTION + f'[backend]\nname = "mine"\n{options}\n'))
 
 
 def test_two_loops_on_one_study(tmp_path):
@@ -452,8 +513,17 @@ def test_a_worker_that_writes_is_not_taken_to_hang_whatever_the_clock_says(tmp_p
 @pytest.mark.slow
 def test_too_few_runs_for_the_law_say_so_and_are_kept(tmp_path):
     folder = study(tmp_path, SPEC.replace("start = 14", "start = 2"))
-    with pytest.raises(StudyError, match=r"2 runs cannot be fitted: .*add runs by a .*grid"):
+    with pytest.raises(StudyError, match=r"2 runs cannot be fitted: .*raise loop.start above 2, add .*grid"):
         run_study(folder)
     assert study_status(folder)["states"]["done"] == 2
+    raised = study(tmp_path / "raised", SPEC.replace("rounds = 2", "rounds = 0"))
+    shutil.copy(folder / "study.sqlite", raised)
+    assert len(price(raised)["runs"]) == 12
+    summary = run_study(raised)
+    assert (summary.trained, summary.done) == (12, 14)
+    assert summary.decision is not None
+    # Once there is a decision, runs are added by proposals.
+    study(raised, SPEC.replace("rounds = 2", "rounds = 0").replace("start = 14", "start = 20"))
+    assert run_study(raised).trained == 0
     study(folder, SPEC.replace("start = 14", "start = 2") + GRIDS)
     assert run_study(folder).done > 16

@@ -27,7 +27,8 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = study(tmp_path_factory.mktemp("reported"), text)
     run_study(folder)
-    write_study_page(folder, folder / "page.html")
+    for _ in range(2):  # an older page is replaced
+        write_study_page(folder, folder / "page.html")
     return folder
 
 
@@ -157,3 +158,11 @@ def test_nothing_to_report_is_one_message(tmp_path, capsys):
 def test_a_page_that_cannot_be_written_is_one_message(reported, capsys):
     assert main(["study", "report", str(reported), "-o", str(reported / "none" / "page.html")]) == 1
     assert "page.html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["study.toml", "study.sqlite", "runs.csv"])
+def test_a_page_replaces_nothing_but_a_page(reported, capsys, name):
+    before = (reported / name).read_bytes()
+    assert main(["study", "report", str(reported), "-o", str(reported / name)]) == 1
+    assert f"{name} is no page, and what it holds would be lost" in capsys.readouterr().err
+    assert (reported / name).read_bytes() == before

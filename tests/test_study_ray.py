@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -94,6 +95,26 @@ def test_an_address_that_refuses_is_one_message(tmp_path):
         run_study(study(tmp_path, text.replace(f"127.0.0.1:{port}", "here")))
 
 
+def recorded(folder: Path) -> tuple[Path, str]:
+    """What `ray start` leaves where its cluster is killed, and the address in it, where nothing answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    record = folder / "ray" / "ray_current_cluster"
+    record.parent.mkdir()
+    record.write_text(address)
+    return record, address
+
+
+def test_a_cluster_that_left_its_record_and_is_gone_is_said_at_once(tmp_path, monkeypatch):
+    record, address = recorded(tmp_path)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    text = 'executor = {name = "ray", address = "auto"}\n' + SPEC
+    with pytest.raises(StudyError, match=rf"no Ray cluster answers at {address}, which {record} names \("):
+        run_study(study(tmp_path / "study", text))
+
+
 def test_what_answers_and_is_no_cluster_is_said_at_once(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
@@ -108,11 +129,12 @@ def test_what_answers_and_is_no_cluster_is_said_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ('name = "ray", adress = "here"', "executor.adress is unknown: it has address, storage, gpus, cpus"),
-        ('name = "local", gpus = 3', r"executor.gpus is unknown: it has none \(executor local\)"),
-        ('name = "ray", address = 3', "executor: address is 3: it must be text"),
+        ('name = "ray", adress = "here"', r"executor.adress is unknown; did you mean address\?"),
+        ('name = "local", gpus = 3', r"executor.gpus is unknown; there are no options \(executor local\)"),
+        ('name = "ray", address = 3', "executor.address is 3: it must be text, or left out"),
         ('name = "ray", storage = ""', "executor: storage is '': it must be text"),
-        ('name = "ray", gpus = "x"', "executor: gpus is 'x': it must be a number of 0 or more"),
+        ('name = "ray", gpus = "x"', "executor.gpus is 'x': it must be a number, or left out"),
+        ('name = "ray", gpus = -1', "executor: gpus is -1: it must be a number of 0 or more"),
         ('name = "ray", cpus = 0', "executor: cpus is 0: it must be a number above 0"),
     ],
 )
@@ -125,6 +147,21 @@ def test_a_missing_ray_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(StudyError, match=r"ray is not installed here: pip install 'lawkit\[ray\]'"):
         RayExecutor(Train(), None)
+
+
+@pytest.mark.slow
+def test_without_an_address_a_cluster_is_started_whatever_was_there_before(tmp_path):
+    need("ray")
+    here, there = study(tmp_path / "here", START), study(tmp_path / "there", "executor = 'ray'\n" + START)
+    run_study(here)
+    with tempfile.TemporaryDirectory() as short:  # the names of Ray's sockets may not be long
+        recorded(Path(short))
+        done = subprocess.run(
+            command(there), env={**LOOPBACK, "RAY_TMPDIR": short}, capture_output=True, text=True,
+            timeout=100, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert rounds_of(there) == rounds_of(here)
 
 
 @pytest.mark.slow

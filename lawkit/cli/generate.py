@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lawkit._options import check_options, declared, fits
 from lawkit.cli import _output
 from lawkit.cli._options import reading_options
 from lawkit.cli._types import SIZE
+from lawkit.errors import LawkitError
 
 if TYPE_CHECKING:
     from lawkit.generators import Generated, Generator, Progress
@@ -207,26 +209,33 @@ def _generator(name: str | None, out: Path, options: dict[str, Any]) -> Generato
     if name == "server":
         out.mkdir(parents=True, exist_ok=True)
         given["log"] = out / "server.log"
-    for text in options["extra"]:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise click.UsageError(
-                f"--option {text!r} is not of the form KEY=VALUE, such as max_model_len=4096"
-            )
-        given[key.replace("-", "_")] = _value(value)
     try:
-        return kind(options["model"], **given)
+        return kind(options["model"], **{**given, **_extra(kind, options["extra"])})
     except TypeError as error:
         raise click.UsageError(
             f"generator {name!r} cannot be made with {', '.join(given)}: {error}"
         ) from None
 
 
-def _value(text: str) -> Any:
+def _extra(kind: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """The values of --option by name: JSON where that is of the type that the generator declares, else text."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise click.UsageError(
+                f"--option {text!r} is not of the form KEY=VALUE, such as max_model_len=4096"
+            )
+        key = key.replace("-", "_")
+        found[key] = value
+        with suppress(ValueError):
+            read = json.loads(value)
+            found[key] = read if fits(read, declared(kind, key)) else value
     try:
-        return json.loads(text)
-    except ValueError:
-        return text
+        check_options(kind, found, first=1)
+    except LawkitError as error:
+        raise click.UsageError(f"--option {error}") from None
+    return found
 
 
 def _show(found: Generated) -> None:

@@ -128,9 +128,11 @@ def status(folder: Path, as_json: bool) -> None:
         _output.emit_json(found)
         return
     budget = f" of {_output.number(found['budget'], 3)}" if found["budget"] else ""
+    interrupted = found["states"]["interrupted"]
     _output.show_pairs(
         [
-            *((state, count) for state, count in found["states"].items()),
+            *((state, count) for state, count in found["states"].items() if state != "interrupted"),
+            *([("interrupted", f"{interrupted}, to be continued")] if interrupted else []),
             ("flops", f"{_output.number(found['flops'], 3)}{budget}{_of_generation(found['generated'])}"),
             ("run by", found["run_by"] or "nobody"),
             ("table", str(found["table"]) if found["table"] else None),
@@ -162,7 +164,7 @@ def status(folder: Path, as_json: bool) -> None:
     if decided:
         _output.say()
         _show_decision(decided[-1])
-    unfinished = [run for run in found["runs"] if run["state"] in ("running", "failed")]
+    unfinished = [run for run in found["runs"] if run["state"] in ("running", "interrupted", "failed")]
     if unfinished:
         _output.say()
         _output.show_table(
@@ -170,7 +172,7 @@ def status(folder: Path, as_json: bool) -> None:
             [
                 [
                     run["run_id"],
-                    run["state"] if run["state"] == "failed" or found["run_by"] else "interrupted",
+                    run["state"],
                     (run["progress"] or {}).get("step", run["step"]),
                     (run["progress"] or {}).get("loss"),
                     run["failures"],

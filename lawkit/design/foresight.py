@@ -82,7 +82,7 @@ class Foresight:
             z = self._draws.z
         else:
             z = (refits if self._one_by_one else resampled_normal)(fit, self._used, count, seed)
-        now = [_losses(g, z, np.tile(g.h, (count, 1))) for g in self.goals if g.h is not None]
+        now = [_losses(g, z, _held(g, count)) for g in self.goals]
         sound = np.asarray(np.isfinite(now).all(0))
         if sound.sum() < count / 2:
             raise OptimizeError(
@@ -184,6 +184,12 @@ def _some(draws: Draws, which: np.ndarray) -> Draws:
 # ---- choices -----------------------------------------------------------------------------------------------
 
 
+def _held(goal: Goal, count: int) -> np.ndarray:
+    """(count, K) the mixture that is chosen now, under as many truths."""
+    assert goal.h is not None
+    return np.broadcast_to(goal.h, (count, len(goal.h)))
+
+
 def _chosen(goal: Goal, z: np.ndarray) -> np.ndarray:
     """(S, K) mixture that is best at the target under each of the vectors z (S, G, P)."""
     choice, problem = goal.choice, goal.problem
@@ -196,7 +202,7 @@ def _chosen(goal: Goal, z: np.ndarray) -> np.ndarray:
     begin = polytope.toward(choice.h, DEPTH)
     found = minimise_many(goal.at.derivatives_of(z, goal.target), polytope, [begin] * len(z), BARRIER)
     h = np.array([s.h for s in found])
-    now = np.broadcast_to(choice.h, h.shape)  # the search may end a hair inside a limit that is best
+    now = _held(goal, len(z))  # the search may end a hair inside a limit that is best
     return np.where((_losses(goal, z, h) < _losses(goal, z, now))[:, None], h, now)
 
 

@@ -180,7 +180,7 @@ def propose_runs(
         method=method,
         budget=float(budget),
         spent=float(pool.flops[batch.picks].sum()),
-        stopped=_reason(batch, n, method, tolerance, expected[-1] if expected else None),
+        stopped=_reason(batch, n, method, tolerance),
         mixture=None if h is None else dict(zip(fit.sources, h.tolist(), strict=True)),
         n_candidates=len(pool),
         sources=fit.sources,
@@ -218,14 +218,13 @@ def _efficiency(
     return float(np.clip((judged[0] - judged[-1]) / max(judged[0] - bound, 1e-300), 0.0, 1.0))
 
 
-def _reason(batch: Batch, n: int | None, method: str, tolerance: float, regret: float | None) -> str:
-    left = "" if regret is None else f"; expected regret then {regret:.3g} nats"
+def _reason(batch: Batch, n: int | None, method: str, tolerance: float) -> str:
     return {
         "budget": "budget: no candidate fits in what is left",
         "number": f"n: {MOST_RUNS} runs, the most without n" if n is None else f"n: {n} run{'s' * (n != 1)}",
         "tolerance": f"{method} below tolerance: {tolerance:g}",
         "candidates": "candidates: all that fit were chosen",
-    }[batch.stopped] + left
+    }[batch.stopped]
 
 
 def _runs(

@@ -15,6 +15,8 @@ from lawkit.report import _page_parts as parts
 from lawkit.report import _study_tables as tables
 from lawkit.report._study_facts import study_facts
 
+_BEGINS = b"<!doctype html>"
+
 
 def write_study_page(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
     """Write the page of a study, whole or not at all, and return its path.
@@ -24,14 +26,24 @@ def write_study_page(folder: str | os.PathLike[str], path: str | os.PathLike[str
     Raises
     ------
     StudyError, ReportError
-        When the folder is no study, nothing has been run yet, or the page cannot be written.
+        When the folder is no study, nothing has been run yet, or the page cannot be written; of files that are there
+        it replaces pages alone.
     """
+    _check_replaced(Path(path))
     page = study_page(study_facts(Path(folder)))
     try:
         write_bytes(page.encode(), path)
     except OSError as error:
         raise ReportError(f"{path}: cannot be written ({error.strerror}): name a file that can be") from None
     return Path(path)
+
+
+def _check_replaced(path: Path) -> None:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if file.read(len(_BEGINS)) not in (b"", _BEGINS):
+            raise ReportError(f"{path} is no page, and what it holds would be lost: name another file")
 
 
 def study_page(facts: dict[str, Any]) -> str:
@@ -57,7 +69,7 @@ def study_page(facts: dict[str, Any]) -> str:
         parts.section("The study's file", f"<pre>{escape(facts['spec'])}</pre>"),
     ]
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'{_BEGINS.decode()}\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(facts['name'])}: study</title>\n<style>\n{parts.asset('_page.css')}</style>\n"
         "</head>\n<body>\n<main>\n"

@@ -40,7 +40,9 @@ class Section:
         if key in self._left:
             return self._left.pop(key)
         if default is _MISSING:
-            raise StudyError(f"{self.file}: {self.at(key)} is missing")
+            near = difflib.get_close_matches(key, self._left, n=1)
+            hint = f"; did you mean it by {self.at(near[0])}?" if near else ""
+            raise StudyError(f"{self.file}: {self.at(key)} is missing{hint}")
         return default
 
     def text(self, key: str, default: Any = _MISSING) -> Any:
@@ -130,10 +132,16 @@ class Section:
 
     def end(self) -> None:
         """Refuse what has not been taken."""
+        self.only(self._asked)
+
+    def only(self, known: Sequence[str]) -> None:
+        """Refuse what has not been taken and is none of the keys known."""
         for key in self._left:
-            close = difflib.get_close_matches(key, self._asked, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(self._asked)}"
-            raise StudyError(f"{self.file}: {self.at(key)} is unknown; {hint}")
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                form = "{}" if self.path else _header(self._left[key])
+                hint = f"did you mean {form.format(close[0])}?" if close else f"there are {', '.join(known)}"
+                raise StudyError(f"{self.file}: {form.format(self.at(key))} is unknown; {hint}")
 
     def _size(self, key: str, value: Any, most: float = _MOST_TOKENS) -> float:
         number = math.nan
@@ -145,3 +153,10 @@ class Section:
         if number > most:
             raise self.fail(key, value, f"it must be at most {most:g}")
         return number
+
+
+def _header(value: Any) -> str:
+    """How a file begins a value: a table, and a list of them, by a header."""
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return "[[{}]]"
+    return "[{}]" if isinstance(value, Mapping) else "{}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lawkit import backends
+from lawkit._options import check_options
 from lawkit.backends import RunSpec
 from lawkit.backends.torchtitan.launch import Outcome
 from lawkit.backends.torchtitan.records import LOG, SPEC, Records
@@ -106,6 +107,10 @@ def made_backend(options: str) -> tuple[Any, Runs | None]:
                 f"backend.parameters do not go with law {law.name}: {error}; `lawkit laws {law.name}` lists them"
             ) from None
     made = backends.get(name)
+    try:
+        check_options(made, given)
+    except LawkitError as error:
+        raise LawkitError(f"backend.{error} (backend {name})") from None
     try:
         return made(**given), None
     except TypeError as error:

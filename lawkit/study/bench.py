@@ -133,6 +133,12 @@ def make_bench(spec: StudySpec) -> Bench:
         from lawkit.study.decide import problem_of
         from lawkit.study.goal import check_target
 
+        if len(set(bench.sources)) < 2:
+            named = ", ".join(bench.sources) or "none"
+            raise StudyError(
+                f"{spec.path}: target: a mixture is chosen of two or more sources, and there is {named}: without a "
+                "[target] the runs of the grids are done, and no more"
+            )
         try:
             problem_of(spec.goal, bench)
             scales = bench.scales()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lawkit.study.spec import StudySpec
     from lawkit.study.store import Store
 
+#: Origin of the runs of a space-filling start.
+START = "start"
 #: Folder of the rounds' fits, in the folder of a study.
 FITS = "fits"
 
@@ -61,30 +63,25 @@ class Circle:
         self.begin()
         while True:
             train()
-            stop = self._close_round()
-            if stop is None:
-                origin, runs, proposal = self.next_runs()
-                if runs:
-                    self._store.propose(
-                        runs, origin=origin, round_=self._last["round"] + 1, proposal=proposal
-                    )
-                    continue
-                worth = "no run is worth it: " if "method" in proposal else ""
-                stop = worth + proposal["stopped"]
-            self._store.note_round(self._last["round"], stop=stop)
-            return stop
+            stop = self._close_round() or self._open_round()
+            if stop is not None:
+                self._store.note_round(self._last["round"], stop=stop)
+                return stop
 
     def begin(self) -> None:
-        """Put the start into the store, unless it is there."""
-        if not self._store.rounds():
-            origin, runs, proposal = self.start()
-            self._store.propose(runs, origin=origin, round_=0, proposal=proposal)
+        """Put the start into the store; of one that is there and undecided what loop.start has been raised by."""
+        if self._store.rounds():
+            begun = self._begun_with
+            if not begun or (self._goal.start or 0) <= self._last["proposal"].get("start", len(begun)):
+                return
+        origin, runs, proposal = self.start()
+        self._store.propose(runs, origin=origin, round_=0, proposal=proposal)
 
     def start(self) -> tuple[str, list[PlannedRun], dict[str, Any]]:
         """The runs of round 0: those of the grids, or of a space-filling start."""
-        text = on_generation(self._store)
+        text, begun = on_generation(self._store), self._begun_with
         try:
-            if self._spec.grids:
+            if self._spec.grids and not begun:
                 runs = self._spec.plan(self._bench)
                 flops = sum(run.flops for run in runs)
                 if flops > self._goal.budget - text:
@@ -94,14 +91,23 @@ class Circle:
                         f"{self._goal.budget:.4g}{less}"
                     )
                 return "spec", runs, {"method": "grid"}
-            return "start", starting_runs(self._goal, self._bench, text), {"method": "space-filling"}
+            taken = text + sum(row["flops"] for row in self._store.rows())
+            specs = [self._store.spec(row["run_id"]) for row in begun]
+            runs = starting_runs(self._goal, self._bench, taken, specs)
+            origin = f"{START} {len(begun)}" if begun else START
+            return origin, runs, {"method": "space-filling", "start": self._goal.start or len(runs)}
         except StudyError:
             raise
         except LawkitError as error:
             raise StudyError(f"{self._spec.path}: {error}") from None
 
-    def next_runs(self, left: float | None = None) -> tuple[str, list[PlannedRun], dict[str, Any]]:
-        """The runs of the round after the last, which has been decided; within `left` flops if not those that are left.
+    def next_runs(self, left: float | None = None) -> tuple[list[PlannedRun], dict[str, Any], str | None]:
+        """The runs of the round after the last, which has been decided, how they were chosen, or why there are none.
+
+        Parameters
+        ----------
+        left
+            Flops that they may take; None: what is left of the budget.
 
         Raises
         ------
@@ -126,11 +132,7 @@ class Circle:
         except LawkitError as error:
             raise StudyError(f"no run can be proposed after round {last['round']}: {error}") from None
         if proposal is None:
-            return (
-                "",
-                [],
-                {"stopped": "candidates: no run that can be had is left, or none within the budget"},
-            )
+            return [], {}, "candidates: no run that can be had is left, or none within the budget"
         told = proposal.to_dict()
         kept = (
             "method",
@@ -142,16 +144,20 @@ class Circle:
             "n_candidates",
             "warnings",
         )
-        return (
-            f"round {last['round'] + 1}",
-            runs,
-            {**{key: told[key] for key in kept}, "regret_after": [r.regret_after for r in proposal.runs]},
-        )
+        about = {**{key: told[key] for key in kept}, "regret_after": [r.regret_after for r in proposal.runs]}
+        return runs, about, None if runs else f"no run is worth it: {proposal.stopped}"
 
     @property
     def left(self) -> float:
         """Flops that may still be spent."""
         return self._goal.budget - spent(self._store)
+
+    @property
+    def _begun_with(self) -> list[dict[str, Any]]:
+        """The runs of a start, which can be added to: until the first decision, and unless it was grids."""
+        if any(row["decision"] or row["round"] for row in self._store.rounds()):
+            return []
+        return [row for row in self._store.rows() if row["origin"].startswith(START)]
 
     # ---- steps ---------------------------------------------------------------------------------------------
 
@@ -201,6 +207,14 @@ class Circle:
             self._watcher.decided(self._last)
         return stop
 
+    def _open_round(self) -> str | None:
+        """Propose the runs of the next round, or say why there is none."""
+        runs, proposal, stop = self.next_runs()
+        if stop is None:
+            round_ = self._last["round"] + 1
+            self._store.propose(runs, origin=f"round {round_}", round_=round_, proposal=proposal)
+        return stop
+
     def _fitted(self) -> Fit:
         """The fit to all finished runs, made again where this process has not made it."""
         if self._fit is None:
@@ -211,9 +225,11 @@ class Circle:
             try:
                 self._fit = fit_runs(self._goal, runs)
             except LawkitError as error:
+                begun = len(self._begun_with)
+                raised = f"raise loop.start above {begun}, " if begun else ""
                 raise StudyError(
-                    f"{len(self._store.in_state('done'))} runs cannot be fitted: {error} (add runs by a [[grid]], "
-                    "or name another law in loop.laws)"
+                    f"{len(self._store.in_state('done'))} runs cannot be fitted: {error} ({raised}add runs by a "
+                    "[[grid]], or name another law in loop.laws)"
                 ) from None
             self._fit.save(self._folder / FITS / f"round-{self._last['round']:02d}")
         return self._fit

@@ -7,7 +7,6 @@ function (work, workers, **options) -> Executor.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
+from lawkit._options import check_options
 from lawkit.backends.torchtitan.launch import Outcome, Pool, slots
 from lawkit.errors import LawkitError, StudyError
 from lawkit.study.spec import StudySpec
@@ -161,7 +161,7 @@ def names() -> list[str]:
 
 
 def check_executor(spec: StudySpec) -> None:
-    """Refuse an executor that nobody has, and options that it has not.
+    """Refuse an executor that nobody has, and options that it has not, or of another type.
 
     Raises
     ------
@@ -171,14 +171,10 @@ def check_executor(spec: StudySpec) -> None:
         raise StudyError(
             f"{spec.path}: executor.name is {spec.executor!r}, which is not installed; there are {', '.join(names())}"
         )
-    taken = inspect.signature(_maker(spec.executor)).parameters.values()
-    if any(option.kind is option.VAR_KEYWORD for option in taken):
-        return
-    known = [option.name for option in taken][2:]
-    for name in spec.executor_options:
-        if name not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise StudyError(f"{spec.path}: executor.{name} is unknown: {has} (executor {spec.executor})")
+    try:
+        check_options(_maker(spec.executor), spec.executor_options, first=2)
+    except LawkitError as error:
+        raise StudyError(f"{spec.path}: executor.{error} (executor {spec.executor})") from None
 
 
 def check_reachable(spec: StudySpec) -> None:

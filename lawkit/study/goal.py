@@ -158,10 +158,15 @@ def _laws(section: Section) -> tuple[str, ...]:
     if names == ("auto",):
         return names
     for i, name in enumerate(names):
+        if name == "auto":
+            raise section.fail("laws", list(names), '"auto" means all laws: name it alone, or leave it out')
         if name not in laws.names():
             close = difflib.get_close_matches(name, [*laws.names(), "auto"], n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise section.fail(f"laws[{i}]", name, f"{hint}`lawkit laws` lists them")
+        if "weights" not in laws.get(name).columns:
+            rule = "it does not depend on mixture weights, so there is no mixture to choose; `lawkit laws` lists others"
+            raise section.fail(f"laws[{i}]", name, rule)
     return names
 
 

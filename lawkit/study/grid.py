@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +97,10 @@ def check_sizes(section: Section, sizes: tuple[Any, ...], trained: bool) -> None
         raise section.fail("sizes", [], "it must have at least one entry")
     for i, size in enumerate(sizes):
         try:
-            size_from(size) if trained else parse_size(size)
+            if trained:
+                size_from(size)
+            elif not 0 < parse_size(size) < math.inf:
+                raise ValueError(size)
         except LawkitError as error:
             raise section.fail(f"sizes[{i}]", size, str(error)) from None
         except (ValueError, TypeError, AttributeError):

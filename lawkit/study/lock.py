@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,18 +36,27 @@ def hold(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise StudyError(f"{path}: cannot be written ({error.strerror}): choose a writable folder") from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(handle):
             raise StudyError(
                 f"the study {folder} is being run by another process ({_said(handle)}): wait for it or stop it"
-            ) from None
+            )
         os.truncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
         os.truncate(handle, 0)
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Whether the file could be locked; it is tried again, as `holder` locks it too for a moment."""
+    assert fcntl is not None
+    for attempt in range(3):
+        time.sleep(0.05 * attempt)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
 
 
 def holder(folder: Path) -> str | None:

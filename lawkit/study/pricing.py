@@ -17,7 +17,7 @@ from lawkit.study.circle import Circle
 from lawkit.study.executors import check_executor
 from lawkit.study.generation import made_corpus, missing, targets_of
 from lawkit.study.spec import StudySpec, read_study
-from lawkit.study.spending import check_pays, grid_runs, known, on_runs, spent
+from lawkit.study.spending import check_grids, check_pays, grid_runs, known, on_runs, spent
 from lawkit.study.store import FILE, Store
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None, ren
         circle.begin()
         rounds = store.rounds()
         round_ = rounds[-1]["round"]
+    check_grids(spec, store, runs)
     store.propose(runs, round_=round_)
     waiting = [_told(row) for row in store.rows() if row["state"] == "proposed"]
     if spec.goal is not None and not waiting:
@@ -88,7 +89,7 @@ def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None, ren
         if rounds[-1]["decision"] is not None and (stop is None or more):
             round_ += 1
             left = spec.goal.budget if more else None
-            waiting = [_of(run) for run in Circle(spec, bench, store).next_runs(left)[1]]
+            waiting = [_of(run) for run in Circle(spec, bench, store).next_runs(left)[0]]
     flops = sum(run["flops"] for run in waiting)
     seconds, source, rate = _speed(bench, store)
     at_once = workers or _at_once(bench)
@@ -179,9 +180,9 @@ def _copy(source: Path, target: Path) -> None:
     """A store that may be in use, as it is now."""
     try:
         with (
-            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as old,
             closing(sqlite3.connect(target)) as new,
         ):
             old.backup(new)
     except sqlite3.Error:
-        shutil.copy(source, target)  # the store itself says what is wrong with it
+        shutil.copyfile(source, target)  # the store itself says what is wrong with it

@@ -156,7 +156,12 @@ def _do(work: Work, folder: Path, storage: Any) -> Outcome:
     return storage.do(work, folder)
 
 
-def check_options(address: Any = None, storage: Any = None, gpus: Any = None, cpus: Any = None) -> None:
+def check_options(
+    address: str | None = None,
+    storage: str | None = None,
+    gpus: float | None = None,
+    cpus: float | None = None,
+) -> None:
     """Refuse options that make no sense, and an address where no cluster answers; none is joined.
 
     Raises
@@ -164,15 +169,25 @@ def check_options(address: Any = None, storage: Any = None, gpus: Any = None, cp
     StudyError
     """
     for name, value in (("address", address), ("storage", storage)):
-        if value is not None and not (isinstance(value, str) and value):
+        if value == "":
             raise StudyError(f"{name} is {value!r}: it must be text, or left out")
-    for name, value, least in (("gpus", gpus, "of 0 or more"), ("cpus", cpus, "above 0")):
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if value is not None and not (number and (value > 0 or (value == 0 and name == "gpus"))):
-            raise StudyError(f"{name} is {value!r}: it must be a number {least}, or left out")
-    named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
-    if named and named not in ("auto", "local"):
+    if gpus is not None and not 0 <= gpus < math.inf:
+        raise StudyError(f"gpus is {gpus!r}: it must be a number of 0 or more, or left out")
+    if cpus is not None and not 0 < cpus < math.inf:
+        raise StudyError(f"cpus is {cpus!r}: it must be a number above 0, or left out")
+    named = os.environ.get("RAY_ADDRESS") or "auto" if address == "auto" else address
+    if named == "auto":
+        # Without a record Ray itself says at once that there is no cluster.
+        with contextlib.suppress(OSError):
+            _knock((record := _record()).read_text().strip(), f", which {record} names")
+    elif named not in (None, "local"):
         _knock(named)
+
+
+def _record() -> Path:
+    """Where `ray start` notes the address of the last cluster that it started on this machine."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return Path(folder, "ray", "ray_current_cluster")
 
 
 def _connect(address: str | None) -> Any:
@@ -184,9 +199,12 @@ def _connect(address: str | None) -> Any:
         import ray
     except ImportError:
         raise StudyError("ray is not installed here: pip install 'lawkit[ray]'") from None
-    options: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
+    # Without an address Ray would first look for a cluster that is there.
+    where: dict[str, Any] = {"address": address or "local"}
+    if address is None:
+        where["include_dashboard"] = False
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except Exception as error:
         said = str(error).strip().strip("'").splitlines()
         raise StudyError(
@@ -195,8 +213,11 @@ def _connect(address: str | None) -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
-    """Refuse an address where nothing listens, at once; Ray itself would try for minutes."""
+def _knock(address: str, known: str = "") -> None:
+    """Refuse an address where nothing listens, at once; Ray itself would try for minutes.
+
+    `known` follows the address in a message: how it is known.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise StudyError(
@@ -209,11 +230,11 @@ def _knock(address: str) -> None:
                 # A server of gRPC, as Ray's are, begins with its settings, of whatever length.
                 if line.recv(4)[3:] != _HELLO[-6:-5]:
                     raise StudyError(
-                        f"what answers at {address} is no Ray cluster (its own port is {_DEFAULT_PORT}; the "
+                        f"what answers at {address}{known} is no Ray cluster (its own port is {_DEFAULT_PORT}; the "
                         "dashboard's, 8265, is not meant): correct executor.address"
                     )
     except OSError as error:
         raise StudyError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}): start one with `ray start --head`, "
-            "correct executor.address, or leave it out to start one here"
+            f"no Ray cluster answers at {address}{known} ({error.strerror or error}): start one with `ray start "
+            "--head`, correct executor.address, or leave it out to start one here"
         ) from None

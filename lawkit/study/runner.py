@@ -16,9 +16,12 @@ from lawkit.study.executors import Executor, check_executor, make_executor
 from lawkit.study.generation import make_corpus, so_far
 from lawkit.study.lock import hold, holder
 from lawkit.study.spec import read_study
-from lawkit.study.spending import spent
+from lawkit.study.spending import check_grids, spent
 from lawkit.study.store import FILE, STATES, Store
 from lawkit.study.training import RUNS, TABLE, export, train
+
+#: State of a run that is under way by the store, in a study that nobody runs.
+INTERRUPTED = "interrupted"
 
 
 class Watcher(Protocol):
@@ -51,7 +54,6 @@ class Summary:
     table: Path | None
     done: int
     failed: int
-    waiting: int
     trained: int
     decision: dict[str, Any] | None = None
     stop: str | None = None
@@ -105,6 +107,7 @@ def run_study(
         if circle:
             circle.begin()
         # Then only: what was interrupted and has left the file is taken out; what was added to it is put in.
+        check_grids(spec, store, planned)
         store.propose(planned, round_=max((row["round"] for row in store.rounds()), default=0))
         if retry_failed:
             store.again(store.in_state("failed"))
@@ -135,7 +138,6 @@ def run_study(
         table=table if "done" in states else None,
         done=states.count("done"),
         failed=states.count("failed"),
-        waiting=states.count("proposed"),
         trained=trained,
         decision=rounds[-1] if rounds else None,
         stop=stop,
@@ -144,6 +146,8 @@ def run_study(
 
 def study_status(folder: str | Path) -> dict[str, Any]:
     """How far a study is: its states, runs, rounds and who runs it; no run and no decision is changed.
+
+    A run that was under way when its study was stopped is "interrupted"; the store says "running" until it goes on.
 
     Raises
     ------
@@ -155,18 +159,22 @@ def study_status(folder: str | Path) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     rounds: list[dict[str, Any]] = []
     generated: list[dict[str, Any]] = []
-    flops = 0.0
+    flops, run_by = 0.0, holder(folder)
     if (folder / FILE).is_file():
         with Store(folder) as store:
             runs, rounds, generated = store.rows(), store.rounds(), so_far(spec, store)
             flops = spent(store, generated)
+    run_by = run_by or holder(folder)  # it may have begun since
     for run in runs:
-        run["progress"] = progress(folder / RUNS / run["run_id"]) if run["state"] == "running" else None
-    states = {state: sum(run["state"] == state for run in runs) for state in STATES}
+        under_way = run["state"] == "running"
+        run["progress"] = progress(folder / RUNS / run["run_id"]) if under_way else None
+        if under_way and run_by is None:
+            run["state"] = INTERRUPTED
+    states = {state: sum(run["state"] == state for run in runs) for state in (*STATES, INTERRUPTED)}
     table = folder / TABLE
     return {
         "folder": folder,
-        "run_by": holder(folder),
+        "run_by": run_by,
         "states": states,
         "flops": flops,
         "budget": None if spec.goal is None else spec.goal.budget,

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 #: Name of the file in the folder of a study.
 FILE = "study.toml"
 TRAINED = "torchtitan"
+#: What it may have.
+_KEYS = (
+    "backend", "corpus", "generated", "limits", "available", "recipe", "executor", "target", "constraints", "ladder",
+    "loop", "grid",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +136,8 @@ def read_study(folder: str | Path) -> StudySpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"{path} is no TOML: {error}") from None
     top = Section(value, "", str(path))
+    # First, since what is missing may only be misspelt.
+    top.only(_KEYS)
     backend, options = _named(top, "backend", TRAINED)
     trained = backend == TRAINED
     corpus = top.take("corpus") if trained else None

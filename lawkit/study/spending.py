@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lawkit.errors import StudyError
 from lawkit.study.start import FEWEST, SHARE
 
 if TYPE_CHECKING:
+    from lawkit.study.bench import PlannedRun
     from lawkit.study.spec import StudySpec
     from lawkit.study.store import Store
 
@@ -60,6 +61,31 @@ def grid_runs(spec: StudySpec) -> list[dict[str, Any]]:
                         {**run, "n_tokens": tokens, "seed": seed, "flops": 6.0 * size.n_params * tokens}
                     )
     return runs
+
+
+def check_grids(spec: StudySpec, store: Store, planned: Sequence[PlannedRun]) -> None:
+    """Refuse runs of grids that came into the file later and go beyond what is left of the budget.
+
+    Raises
+    ------
+    StudyError
+    """
+    if spec.goal is None:
+        return
+    asked = {run.run_id: run.flops for run in planned}
+    # Of the grids' runs that are there, those that are neither done nor asked for any more will be taken out.
+    there = {
+        row["run_id"]: row["flops"]
+        for row in store.rows()
+        if row["state"] == "done" or row["origin"] != "spec" or row["run_id"] in asked
+    }
+    new = sum(flops for run_id, flops in asked.items() if run_id not in there)
+    left = spec.goal.budget - on_generation(store) - sum(there.values())
+    if new > max(left, 0.0):
+        raise StudyError(
+            f"{spec.path}: the new runs of the grids take {new:.4g} flops, and of loop.budget, {spec.goal.budget:.4g}, "
+            f"{max(left, 0.0):.4g} are left: raise it, or ask for fewer or smaller runs"
+        )
 
 
 def check_pays(spec: StudySpec, generated: Iterable[Mapping[str, Any]]) -> None:

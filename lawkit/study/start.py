@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,13 +20,17 @@ SHARE = 0.5
 FEWEST, BEYOND = 6, 2
 
 
-def starting_runs(goal: Goal, bench: Bench, generation: float = 0.0) -> list[PlannedRun]:
+def starting_runs(
+    goal: Goal, bench: Bench, taken: float = 0.0, begun: Sequence[Mapping[str, Any]] = ()
+) -> list[PlannedRun]:
     """Space-filling mixtures, half of them at the cheapest rung of the ladder, half of the rest at the next, and so on.
 
     Parameters
     ----------
-    generation
-        Flops of the budget that went into generated text.
+    taken
+        Flops of the budget that are not to be had: generated text took them, and runs.
+    begun
+        Specs of the start's runs that are there: loop.start counts them, and what comes back is the rest.
 
     Raises
     ------
@@ -35,21 +40,21 @@ def starting_runs(goal: Goal, bench: Bench, generation: float = 0.0) -> list[Pla
     from lawkit.design.candidates import space_filling
 
     scales = bench.scales()
-    allowed = (goal.budget - generation) * (1.0 if goal.start else SHARE)
-    n = goal.start or _wished(goal, bench)
+    allowed = (goal.budget - taken) * (1.0 if goal.start else SHARE)
+    n = goal.start - len(begun) if goal.start else _wished(goal, bench)
     used = _rungs(scales, n, allowed)
     while not used and n > FEWEST and goal.start is None:
         n -= 1
         used = _rungs(scales, n, allowed)
     if not used:
         raise LawkitError(
-            f"loop.budget is {goal.budget:.4g} flops, which does not pay for a start of {n} runs"
-            + (f" beside the {generation:.4g} that generation took" if generation else "")
+            f"loop.budget is {goal.budget:.4g} flops, which does not pay for a start of {goal.start or n} runs"
+            + (f" beside the {taken:.4g} that are taken" if taken else "")
             + f": the cheapest of the ladder costs {scales[0].flops:.4g}. Raise the budget, "
-            + (f"or lower loop.start (now {n})" if goal.start else "or add smaller rungs")
+            + (f"or lower loop.start (now {goal.start})" if goal.start else "or add smaller rungs")
         )
-    mixtures = space_filling(open_problem(bench), n, goal.seed)
-    left = bench.candidates(mixtures, [], [])
+    mixtures = space_filling(open_problem(bench), n, goal.seed + len(begun))
+    left = bench.candidates(mixtures, begun, [])
     assert left.n_params is not None
     assert left.n_tokens is not None
     free = np.ones(len(left), bool)

@@ -21,6 +21,7 @@ from typing import Any
 from lawkit.backends.torchtitan.launch import Outcome
 from lawkit.backends.torchtitan.records import LOG, RECORDS, SPEC
 from lawkit.errors import StudyError
+from lawkit.io._urls import without_credentials
 from lawkit.study.executors import Work
 
 #: Seconds between two copies of what a run has written.
@@ -45,10 +46,12 @@ class Storage:
             self._fs.makedirs(f"{self._root}/runs", exist_ok=True)
         except ImportError as error:
             raise StudyError(
-                f"storage is {url!r}, which needs a package that is not installed: {error}"
+                f"storage is {without_credentials(url)!r}, which needs a package that is not installed: {error}"
             ) from None
         except (OSError, ValueError) as error:
-            raise StudyError(f"storage is {url!r}, which cannot be used: {error}") from None
+            raise StudyError(
+                f"storage is {without_credentials(url)!r}, which cannot be used: {error}"
+            ) from None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Storage, (self.url,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ class Store:
     Parameters
     ----------
     folder
-        Of the study; the file is made where it is missing.
+        Of the study; the file is made where it is missing, and only read where it cannot be written.
 
     Raises
     ------
@@ -43,7 +44,7 @@ class Store:
         self.folder = Path(folder)
         self.path = self.folder / FILE
         with self._errors():
-            self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            self._db, writable = _opened(self.path)
             self._db.row_factory = sqlite3.Row
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
@@ -52,6 +53,8 @@ class Store:
                 f"{self.path} was written by a newer lawkit (its tables are of version {version}, and this one knows "
                 f"{VERSION}): use that lawkit, or a new folder"
             )
+        if not writable and version == VERSION:
+            return
         with self._errors():
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -121,7 +124,7 @@ class Store:
         round_: int = 0,
         proposal: Mapping[str, Any] | None = None,
     ) -> int:
-        """Add the runs that are new, with the round that they begin if it has a `proposal`; return how many.
+        """Add the runs that are new, with the round that they begin, or add to, if it has a `proposal`; say how many.
 
         Those of this origin that wait or failed and are not asked for any more are taken out. What is known and not
         done gets its specification anew, which says where the corpus lies now.
@@ -129,7 +132,8 @@ class Store:
         with self._errors(), self._change():
             if proposal is not None:
                 self._db.execute(
-                    "INSERT OR IGNORE INTO rounds (round, begun_at, proposal) VALUES (?, ?, ?)",
+                    "INSERT INTO rounds (round, begun_at, proposal) VALUES (?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET proposal = excluded.proposal",
                     (round_, time.time(), json.dumps(finite(dict(proposal)))),
                 )
             wanted = {run.run_id for run in runs}
@@ -141,7 +145,8 @@ class Store:
                     self._db.execute("DELETE FROM failures WHERE run_id = ?", (run_id,))
                     self._db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
             known = {run_id for (run_id,) in self._db.execute("SELECT run_id FROM runs")}
-            new = [run for run in runs if run.run_id not in known]
+            # One that comes twice is one run.
+            new = {run.run_id: run for run in runs if run.run_id not in known}.values()
             self._db.executemany(
                 "UPDATE runs SET spec = ? WHERE run_id = ? AND state != 'done'",
                 [(json.dumps(dict(run.spec)), run.run_id) for run in runs if run.run_id in known],
@@ -301,3 +306,14 @@ class Store:
             raise StudyError(
                 f"{self.path}: {error}: see that the folder is writable, the disk has space and the file is whole"
             ) from None
+
+
+def _opened(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """The file of a store, and whether it can be written."""
+    writable = all(os.access(p, os.W_OK) for p in (path.parent, path) if p.exists())
+    if writable:
+        return sqlite3.connect(path, timeout=30, isolation_level=None), True
+    # While nobody writes there is no log beside it, which SQLite would want to make.
+    alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    uri = f"{path.resolve().as_uri()}?mode=ro{alone}"
+    return sqlite3.connect(uri, timeout=30, isolation_level=None, uri=True), False
