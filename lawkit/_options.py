@@ -89,10 +89,19 @@ def fits(value: Any, hint: Any) -> bool:
         return True
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
-    return isinstance(value, kind) and not (kind is Sequence and isinstance(value, str))
+    if not isinstance(value, kind) or (kind is Sequence and isinstance(value, str)):
+        return False
+    each = typing.get_args(hint) if kind in (list, Sequence) else ()
+    return all(fits(entry, part) for part in each for entry in value)
 
 
 def _called(hint: Any) -> str:
     kind = typing.get_origin(hint) or hint
     parts = typing.get_args(hint) if kind in (typing.Union, types.UnionType) else (hint,)
-    return ", or ".join(dict.fromkeys(_KINDS[typing.get_origin(part) or part] for part in parts))
+    return ", or ".join(dict.fromkeys(_kind(part) for part in parts))
+
+
+def _kind(hint: Any) -> str:
+    kind = typing.get_origin(hint) or hint
+    each = typing.get_args(hint) if kind in (list, Sequence) else ()
+    return _KINDS[kind] + "".join(f", each entry {_called(part)}" for part in each)

@@ -32,8 +32,10 @@ if __name__ == "__main__":
         if line.strip() == "add":
             nodes.append(cluster.add_node(num_cpus=cpus))
         else:
-            lost = nodes.pop()
+            lost, until = nodes.pop(), time.monotonic() + 120
             while not busy(lost):
+                if time.monotonic() > until:
+                    sys.exit("the node to be killed has had no run for two minutes")
                 time.sleep(0.05)
             cluster.remove_node(lost, allow_graceful=False)
         print("done", flush=True)

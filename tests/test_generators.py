@@ -20,6 +20,7 @@ from lawkit.errors import GeneratorError
 from lawkit.generators import Answer, Filters, Fleet, Generator, Replay, generate, get_style, read_generated
 from lawkit.generators._cut import Cutter
 from lawkit.generators.styles import STYLES, OutlineError
+from lawkit.io._urls import without_credentials
 from needs import need
 
 need("openai", "tokenizers")
@@ -464,6 +465,21 @@ def test_a_servers_password_is_sent_and_neither_written_nor_said(source, tmp_pat
     fleet.close()
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://me:secret@host:8000/v1", "https://host:8000/v1"),
+        ("https://me:secret@h/v1?next=http://x", "https://h/v1?next=http://x"),
+        ("https://h:8000/v1/@me", "https://h:8000/v1/@me"),
+        ("http://me:se/cret@h/v1", "http://h/v1"),
+        ("me:secret@h", "h"),
+        ("s3://bucket/folder", "s3://bucket/folder"),
+    ],
+)
+def test_urls_are_told_without_what_is_secret(url, said):
+    assert without_credentials(url) == said
+
+
 # ---- the command -------------------------------------------------------------------------------------------
 
 
@@ -499,6 +515,7 @@ def test_command(source, server, tmp_path, capsys):
         [*arguments, "--option", "retries=2.5"],
         [*arguments, "--option", "patience-s=long"],
         [*arguments, "--option", "stopped=1"],
+        [*arguments, "--option", "urls=[5]"],
         ["generate", str(source), "--generator", "replay", "-o", str(tmp_path / "x")],
         [*arguments, "--recorded", str(tmp_path / "out")],
         [*arguments, "--generator", "server"],

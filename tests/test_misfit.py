@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import lawkit
 from lawkit.design import misfit
+from lawkit.design._criterion import Goal
 from lawkit.design._goals import Goals
 from lawkit.design.misfit import misfit_regret, unexplained
 from lawkit.design.value import Posterior
@@ -56,6 +58,12 @@ def goals_of(fit: Fit, among: np.ndarray | None = None, **also: Any) -> Goals:
     return Goals.build(fit, {**GOAL, "bounds": None, "target": None, **also}, (), None, 4.0, choices, 1, 0)
 
 
+def cost(goals: Sequence[Goal], seed: int = 0) -> float:
+    found = misfit_regret(goals, seed)
+    assert found is not None
+    return found
+
+
 def chosen(goals: Goals) -> np.ndarray:
     """(K,) the mixture."""
     assert goals.first.h is not None
@@ -79,7 +87,7 @@ def test_two_mixtures_have_a_closed_form(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     sd, gap, normal = per_weight * np.linalg.norm(pair[0] - pair[1]), second - first, NormalDist()
     expected = sd * normal.pdf(gap / sd) - gap * normal.cdf(-gap / sd)
-    assert misfit_regret(goals.of[0]) == pytest.approx(expected, rel=0.05)
+    assert cost(goals.of[0]) == pytest.approx(expected, rel=0.05)
 
 
 def test_what_is_unexplained_is_the_noise_and_goes_together_as_the_residuals_do() -> None:
@@ -97,35 +105,40 @@ def test_missing_losses_count_as_explained(fit: Fit) -> None:
     losses[::3, 1] = np.nan
     some = fitted(replace(fit.runs, losses=losses))
     assert unexplained(some, np.array([0.0, 1.0])) == pytest.approx(some.noise[1])
-    assert np.isfinite(misfit_regret(goals_of(some).of[0]))
+    assert np.isfinite(cost(goals_of(some).of[0]))
 
 
 def test_the_simplex_is_a_fine_list(fit: Fit) -> None:
     grid = np.array([(i, j, 60 - i - j) for i in range(61) for j in range(61 - i)]) / 60
-    assert misfit_regret(goals_of(fit).of[0]) == pytest.approx(
-        misfit_regret(goals_of(fit, grid[(grid > 0).all(1)]).of[0]), rel=0.05
+    assert cost(goals_of(fit).of[0]) == pytest.approx(
+        cost(goals_of(fit, grid[(grid > 0).all(1)]).of[0]), rel=0.05
     )
+
+
+def test_runs_of_one_mixture_tell_nothing(fit: Fit) -> None:
+    runs = replace(fit.runs, weights=np.tile([0.5, 0.3, 0.2], (len(fit.runs), 1)))
+    assert misfit_regret(goals_of(fitted(runs)).of[0]) is None
 
 
 def test_limits_shares_and_seeds(fit: Fit) -> None:
     everything = goals_of(fit)
-    whole = misfit_regret(everything.of[0])
+    whole = cost(everything.of[0])
     assert whole > 0
-    assert misfit_regret(everything.of[0]) == whole
-    assert misfit_regret(everything.of[0], 1) != whole
-    assert misfit_regret([replace(everything.first, share=0.5)] * 2) == pytest.approx(whole)
+    assert cost(everything.of[0]) == whole
+    assert cost(everything.of[0], 1) != whole
+    assert cost([replace(everything.first, share=0.5)] * 2) == pytest.approx(whole)
     near = {s: (w - 0.01, w + 0.01) for s, w in zip(NAMES, chosen(everything), strict=True)}
-    narrow = misfit_regret(goals_of(fit, bounds=near).of[0])
+    narrow = cost(goals_of(fit, bounds=near).of[0])
     assert 0 <= narrow < 0.3 * whole
     one = goals_of(fit, bounds={"web": (0.5, 0.5), "code": (0.3, 0.3)})
-    assert misfit_regret(one.of[0]) == 0.0
+    assert cost(one.of[0]) == 0.0
 
 
 @pytest.mark.parametrize("law", ["transfer-average", "capacity-plain", "exponential-scale"])
 def test_averages_coupled_laws_and_laws_without_priors(law: str) -> None:
     runs = runs_of(40, 2)
     runs = replace(runs, domains=NAMES, losses=runs.losses[:, [0, 1, 0]])  # a coupled law needs all sources
-    assert 0 < misfit_regret(goals_of(fitted(runs, law)).of[0]) < 1
+    assert 0 < cost(goals_of(fitted(runs, law)).of[0]) < 1
 
 
 def test_where_the_law_is_wrong_it_is_nearer_to_what_is_given_away() -> None:
@@ -137,9 +150,7 @@ def test_where_the_law_is_wrong_it_is_nearer_to_what_is_given_away() -> None:
         assert goal.choice is not None
         grid = np.random.default_rng(0).dirichlet(np.ones(3), 4000)
         now, least = truth(**GOAL, h=h[None]).mean(), truth(**GOAL, h=grid).mean(1).min()
-        told.append(
-            (max(now - least, 0.0), Posterior.of(fit).trace(goal.choice.factor), misfit_regret([goal]))
-        )
+        told.append((max(now - least, 0.0), Posterior.of(fit).trace(goal.choice.factor), cost([goal])))
     given, right, wrong = np.mean(told, 0)
     assert given > 5 * right
     assert right + wrong > given / 5
@@ -147,7 +158,7 @@ def test_where_the_law_is_wrong_it_is_nearer_to_what_is_given_away() -> None:
 
 def test_proposals_report_it(fit: Fit) -> None:
     found = lawkit.propose_runs(fit, **GOAL, budget=1e20, n=1)
-    assert found.to_dict()["regret_misfit"] == misfit_regret(goals_of(fit).of[0])
+    assert found.to_dict()["regret_misfit"] == cost(goals_of(fit).of[0])
     fixed = lawkit.propose_runs(
         fit, **GOAL, budget=1e20, n=1, method="variance", bounds={"web": (0.5, 0.5), "code": (0.3, 0.3)}
     )

@@ -320,6 +320,8 @@ def test_killed_at_any_moment_a_study_loses_doubles_and_leaves_nothing(
     assert (states["running"], states["interrupted"] > 0) == (0, True)
     assert main(["study", "status", str(folder)]) == 0
     assert f"interrupted  {states['interrupted']}, to be continued" in capsys.readouterr().out
+    assert main(["study", "report", str(folder)]) == 0
+    assert "<td>interrupted</td>" in (folder / "report.html").read_text(encoding="utf-8")
     summary = run_study(folder)
     assert (summary.done, summary.failed) == (2, 0)
     assert (folder / "runs.csv").read_bytes() == (finished / "runs.csv").read_bytes()

@@ -518,6 +518,12 @@ def test_too_few_runs_for_the_law_say_so_and_are_kept(tmp_path):
     assert study_status(folder)["states"]["done"] == 2
     raised = study(tmp_path / "raised", SPEC.replace("rounds = 2", "rounds = 0"))
     shutil.copy(folder / "study.sqlite", raised)
+    # A larger start beside a grid that goes beyond the budget: neither is begun.
+    study(raised, SPEC + GRIDS.replace('"1B"', '"41B"'))
+    with pytest.raises(StudyError, match="the new runs of the grids take"):
+        run_study(raised)
+    assert len(study_status(raised)["runs"]) == 2
+    study(raised, SPEC.replace("rounds = 2", "rounds = 0"))
     assert len(price(raised)["runs"]) == 12
     summary = run_study(raised)
     assert (summary.trained, summary.done) == (12, 14)

@@ -138,9 +138,12 @@ def test_a_study_that_has_not_stopped_says_what_is_next(reported, tmp_path):
     with sqlite3.connect(folder / "study.sqlite") as db:
         db.execute("UPDATE rounds SET stop = NULL")
     db.close()
-    (folder / "study.toml").write_text(text.replace("rounds = 1", "rounds = 9"))
+    text = text.replace("rounds = 1", "rounds = 9") + "# http://me:sesame@node7/v1\n"
+    (folder / "study.toml").write_text(text)
     assert main(["study", "report", str(folder)]) == 0
     page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "http://node7/v1" in page
+    assert "sesame" not in page
     assert "The study has not stopped yet." in page
     assert "<p>3 proxy runs would teach most about it" in page
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lawkit.design.candidates import SAME
 from lawkit.fitting.prepare import fitted_cells
 from lawkit.mixture.optima import BARRIER, DEPTH
 from lawkit.mixture.smooth import minimise_many
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 TILTS = 64
 
 
-def misfit_regret(goals: Sequence[Goal], seed: int = 0) -> float:
+def misfit_regret(goals: Sequence[Goal], seed: int = 0) -> float | None:
     """Mean regret of the mixtures chosen now under tilts, nats, summed over the targets by their shares.
+
+    None where it cannot be told, as with runs of one mixture.
 
     Parameters
     ----------
@@ -44,7 +47,11 @@ def misfit_regret(goals: Sequence[Goal], seed: int = 0) -> float:
     seed
         Of the tilts.
     """
-    return sum(g.share * _of_one(g, g.h, seed) for g in goals if g.choice is not None and g.h is not None)
+    held = [(g, g.h) for g in goals if g.choice is not None and g.h is not None]
+    if any(np.ptp(g.fit.runs.weights, axis=0).max() < SAME for g, _ in held):
+        return None
+    told = sum(g.share * _of_one(g, h, seed) for g, h in held)
+    return told if np.isfinite(told) else None
 
 
 def _of_one(goal: Goal, h: np.ndarray, seed: int) -> float:
@@ -68,7 +75,9 @@ def _of_one(goal: Goal, h: np.ndarray, seed: int) -> float:
         found = minimise_many(tilted, polytope, [polytope.toward(h, DEPTH)] * TILTS, BARRIER)
         with np.errstate(all="ignore"):
             best = tilted(np.arange(TILTS), np.array([s.h for s in found]), np.zeros(TILTS))[0]
-    return float(np.mean(np.fmax(now - best, 0.0)))  # the search may end a hair inside a limit that is best
+    return float(
+        np.mean(np.maximum(now - best, 0.0))
+    )  # the search may end a hair inside a limit that is best
 
 
 def _tilts(goal: Goal, h: np.ndarray, seed: int) -> np.ndarray:
@@ -76,8 +85,11 @@ def _tilts(goal: Goal, h: np.ndarray, seed: int) -> np.ndarray:
     apart = goal.fit.runs.weights - goal.fit.runs.weights.mean(0)
     spread = np.sqrt((apart**2).sum(1).mean())
     draws = np.random.default_rng(seed).standard_normal((TILTS // 2, len(h)))
-    size = unexplained(goal.fit, goal.target * goal.at.losses(h[None])[0])
-    return size / max(float(spread), 1e-6) * np.concatenate([draws, -draws])
+    counts = goal.target > 0
+    size = unexplained(
+        goal.fit, np.where(counts, goal.target, 0.0) * np.where(counts, goal.at.losses(h[None])[0], 0.0)
+    )
+    return size / spread * np.concatenate([draws, -draws])
 
 
 def unexplained(fit: Fit, weights: np.ndarray) -> float:

@@ -160,7 +160,7 @@ def replay_study(
         posterior = Posterior.of(fit)
         loss = float(goals.first.at.losses(h[None])[0] @ goals.first.target)
         if_right = 0.0 if choice is None else posterior.trace(choice.factor) / loss
-        misfit = misfit_regret(goals.of[0], seed) / loss
+        misfit = (misfit_regret(goals.of[0], seed) or 0.0) / loss
         found.append((spent, len(have), float(regret), if_right + misfit, misfit))
         left = order[~np.isin(order, have)]
         if (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ def study_facts(folder: Path) -> dict[str, Any]:
     from lawkit.study import Store, read_study
     from lawkit.study.circle import FITS
     from lawkit.study.generation import so_far
+    from lawkit.study.lock import holder
+    from lawkit.study.runner import told_state
     from lawkit.study.spending import spent
     from lawkit.study.store import FILE
 
-    spec = read_study(folder)
+    spec, run_by = read_study(folder), holder(folder)
     if not (folder / FILE).is_file():
         raise ReportError(f"{folder} has nothing to report: lawkit study run {folder} first")
     with Store(folder) as store:
@@ -51,7 +54,7 @@ def study_facts(folder: Path) -> dict[str, Any]:
             "cpu_s",
             "reason",
         )
-        told = {name: row[name] for name in names}
+        told = {name: row[name] for name in names} | {"state": told_state(row["state"], run_by)}
         runs.append(
             {
                 "id": row["run_id"],
@@ -65,7 +68,8 @@ def study_facts(folder: Path) -> dict[str, Any]:
     goal = spec.goal
     return {
         "name": folder.resolve().name,
-        "spec": spec.path.read_text(encoding="utf-8"),
+        # A page is handed on: without the passwords of servers.
+        "spec": re.sub(r"://[^\s\"'/]*@", "://", spec.path.read_text(encoding="utf-8")),
         "target": None if goal is None else {"n_params": goal.n_params, "n_tokens": goal.n_tokens},
         "tolerance": None if goal is None else goal.tolerance,
         "interval": None if goal is None else goal.interval,

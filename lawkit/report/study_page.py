@@ -109,8 +109,11 @@ def _head(facts: dict[str, Any]) -> str:
             if w >= 5e-4
         )
         lead = f"Train on <b>{mixture}</b>."
-        cards.insert(0, ("expected regret, nats per token", parts.number(decision["expected_regret"], 3)))
-        cards.insert(1, ("predicted objective, nats per token", f"{decision['objective']:.4f}"))
+        misfit = decision.get("regret_misfit")
+        first = [("expected regret, nats per token", parts.number(decision["expected_regret"], 3))]
+        if misfit is not None:
+            first.append(("of it by what the law may have wrong", parts.number(misfit, 3)))
+        cards[:0] = [*first, ("predicted objective, nats per token", f"{decision['objective']:.4f}")]
     told = ""
     if target:
         told = f"For a run of {parts.size(target['n_params'])} parameters on {parts.size(target['n_tokens'])} tokens. "

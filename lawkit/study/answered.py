@@ -41,7 +41,7 @@ class Answered:
         ).hexdigest()
         if self._recorded is not None:
             self._digest = _digest_of(self._recorded)
-        self.setting = {"backend": [spec.backend, self._digest]}
+        self.setting = {"backend": spec.backend, "world": self._digest}
         self.work: Work = Answer(options=self._options, seconds=seconds)
 
     def plan(

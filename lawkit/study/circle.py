@@ -68,16 +68,19 @@ class Circle:
                 self._store.note_round(self._last["round"], stop=stop)
                 return stop
 
-    def begin(self) -> None:
-        """Put the start into the store; of one that is there and undecided what loop.start has been raised by."""
+    def begin(self, taken: float = 0.0) -> None:
+        """Put the start into the store; of one that is there and undecided what loop.start has been raised by.
+
+        Of the budget `taken` flops are not to be had, beside those of generated text and of the runs that are there.
+        """
         if self._store.rounds():
             begun = self._begun_with
             if not begun or (self._goal.start or 0) <= self._last["proposal"].get("start", len(begun)):
                 return
-        origin, runs, proposal = self.start()
+        origin, runs, proposal = self.start(taken)
         self._store.propose(runs, origin=origin, round_=0, proposal=proposal)
 
-    def start(self) -> tuple[str, list[PlannedRun], dict[str, Any]]:
+    def start(self, taken: float = 0.0) -> tuple[str, list[PlannedRun], dict[str, Any]]:
         """The runs of round 0: those of the grids, or of a space-filling start."""
         text, begun = on_generation(self._store), self._begun_with
         try:
@@ -91,7 +94,7 @@ class Circle:
                         f"{self._goal.budget:.4g}{less}"
                     )
                 return "spec", runs, {"method": "grid"}
-            taken = text + sum(row["flops"] for row in self._store.rows())
+            taken += text + sum(row["flops"] for row in self._store.rows())
             specs = [self._store.spec(row["run_id"]) for row in begun]
             runs = starting_runs(self._goal, self._bench, taken, specs)
             origin = f"{START} {len(begun)}" if begun else START
@@ -226,7 +229,9 @@ class Circle:
                 self._fit = fit_runs(self._goal, runs)
             except LawkitError as error:
                 begun = len(self._begun_with)
-                raised = f"raise loop.start above {begun}, " if begun else ""
+                asked = self._last["proposal"].get("start", begun)
+                # Where fewer began than were asked for there are no more.
+                raised = f"raise loop.start above {asked}, " if 0 < asked <= begun else ""
                 raise StudyError(
                     f"{len(self._store.in_state('done'))} runs cannot be fitted: {error} ({raised}add runs by a "
                     "[[grid]], or name another law in loop.laws)"

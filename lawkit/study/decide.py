@@ -105,8 +105,15 @@ def decide(goal: Goal, fit: Fit) -> dict[str, Any]:
     known = [x for x in (second, simulated) if x is not None]
     if goal.posterior != "none" or not known:
         known.append(best.uncertainty.regret_mean)
+    told = best.to_dict()
+    if misfit is not None and misfit > goal.tolerance > 0:
+        told["warnings"] = [
+            *told["warnings"],
+            f"what the law may have wrong is expected to cost {misfit:.3g} nats, more than loop.tolerance, "
+            f"{goal.tolerance:g}, alone: more runs hardly lower it, another law may (lawkit compare)",
+        ]
     return {
-        **best.to_dict(),
+        **told,
         "predicted_interval": {name: [low, high] for name, low, high in ends},
         "regret_second_order": second,
         "regret_simulated": simulated,

@@ -185,10 +185,10 @@ def check_reachable(spec: StudySpec) -> None:
     StudyError
     """
     if spec.executor == "ray":
-        from lawkit.study.ray_executor import check_options
+        from lawkit.study.ray_executor import check_cluster
 
         try:
-            check_options(**spec.executor_options)
+            check_cluster(**spec.executor_options)
         except LawkitError as error:
             raise StudyError(f"{spec.path}: executor: {error}") from None
 

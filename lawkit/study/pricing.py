@@ -17,7 +17,7 @@ from lawkit.study.circle import Circle
 from lawkit.study.executors import check_executor
 from lawkit.study.generation import made_corpus, missing, targets_of
 from lawkit.study.spec import StudySpec, read_study
-from lawkit.study.spending import check_grids, check_pays, grid_runs, known, on_runs, spent
+from lawkit.study.spending import check_pays, grid_runs, known, later_grids, on_runs, spent
 from lawkit.study.store import FILE, Store
 
 if TYPE_CHECKING:
@@ -77,10 +77,9 @@ def _price(spec: StudySpec, bench: Bench, store: Store, workers: int | None, ren
     stop = None
     if spec.goal is not None:
         circle = Circle(spec, bench, store)
-        circle.begin()
+        circle.begin(later_grids(spec, store, runs))
         rounds = store.rounds()
         round_ = rounds[-1]["round"]
-    check_grids(spec, store, runs)
     store.propose(runs, round_=round_)
     waiting = [_told(row) for row in store.rows() if row["state"] == "proposed"]
     if spec.goal is not None and not waiting:
@@ -184,5 +183,9 @@ def _copy(source: Path, target: Path) -> None:
             closing(sqlite3.connect(target)) as new,
         ):
             old.backup(new)
-    except sqlite3.Error:
+    except sqlite3.Error as error:
+        if source.with_name(f"{source.name}-wal").exists():
+            raise StudyError(
+                f"{source}: {error}: see that the folder is writable and the file is whole"
+            ) from None
         shutil.copyfile(source, target)  # the store itself says what is wrong with it

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class RayExecutor:
         gpus: float | None = None,
         cpus: float | None = None,
     ) -> None:
-        check_options(address=address, storage=storage, gpus=gpus, cpus=cpus)
+        check_cluster(address=address, storage=storage, gpus=gpus, cpus=cpus)
         self._jobs: dict[Any, Path] = {}
         self._workers, self._seen, self._room = workers, 0.0, 0
         ray = _connect(address)
@@ -156,7 +157,7 @@ def _do(work: Work, folder: Path, storage: Any) -> Outcome:
     return storage.do(work, folder)
 
 
-def check_options(
+def check_cluster(
     address: str | None = None,
     storage: str | None = None,
     gpus: float | None = None,
@@ -186,7 +187,7 @@ def check_options(
 
 def _record() -> Path:
     """Where `ray start` notes the address of the last cluster that it started on this machine."""
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    folder = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR")) or "/tmp"
     return Path(folder, "ray", "ray_current_cluster")
 
 

@@ -16,7 +16,7 @@ from lawkit.study.executors import Executor, check_executor, make_executor
 from lawkit.study.generation import make_corpus, so_far
 from lawkit.study.lock import hold, holder
 from lawkit.study.spec import read_study
-from lawkit.study.spending import check_grids, spent
+from lawkit.study.spending import later_grids, spent
 from lawkit.study.store import FILE, STATES, Store
 from lawkit.study.training import RUNS, TABLE, export, train
 
@@ -105,9 +105,8 @@ def run_study(
         store.again(store.in_state("running"))
         circle = None if spec.goal is None else Circle(spec, bench, store, watcher)
         if circle:
-            circle.begin()
+            circle.begin(later_grids(spec, store, planned))
         # Then only: what was interrupted and has left the file is taken out; what was added to it is put in.
-        check_grids(spec, store, planned)
         store.propose(planned, round_=max((row["round"] for row in store.rounds()), default=0))
         if retry_failed:
             store.again(store.in_state("failed"))
@@ -144,6 +143,11 @@ def run_study(
     )
 
 
+def told_state(state: str, run_by: str | None) -> str:
+    """State of a run as users are told it: one under way, in a study that nobody runs, was interrupted."""
+    return INTERRUPTED if state == "running" and run_by is None else state
+
+
 def study_status(folder: str | Path) -> dict[str, Any]:
     """How far a study is: its states, runs, rounds and who runs it; no run and no decision is changed.
 
@@ -168,8 +172,7 @@ def study_status(folder: str | Path) -> dict[str, Any]:
     for run in runs:
         under_way = run["state"] == "running"
         run["progress"] = progress(folder / RUNS / run["run_id"]) if under_way else None
-        if under_way and run_by is None:
-            run["state"] = INTERRUPTED
+        run["state"] = told_state(run["state"], run_by)
     states = {state: sum(run["state"] == state for run in runs) for state in (*STATES, INTERRUPTED)}
     table = folder / TABLE
     return {

@@ -63,15 +63,15 @@ def grid_runs(spec: StudySpec) -> list[dict[str, Any]]:
     return runs
 
 
-def check_grids(spec: StudySpec, store: Store, planned: Sequence[PlannedRun]) -> None:
-    """Refuse runs of grids that came into the file later and go beyond what is left of the budget.
+def later_grids(spec: StudySpec, store: Store, planned: Sequence[PlannedRun]) -> float:
+    """Flops of the runs of grids that came into the file after the start; more than is left of the budget is refused.
 
     Raises
     ------
     StudyError
     """
-    if spec.goal is None:
-        return
+    if spec.goal is None or not store.rounds():
+        return 0.0
     asked = {run.run_id: run.flops for run in planned}
     # Of the grids' runs that are there, those that are neither done nor asked for any more will be taken out.
     there = {
@@ -86,6 +86,7 @@ def check_grids(spec: StudySpec, store: Store, planned: Sequence[PlannedRun]) ->
             f"{spec.path}: the new runs of the grids take {new:.4g} flops, and of loop.budget, {spec.goal.budget:.4g}, "
             f"{max(left, 0.0):.4g} are left: raise it, or ask for fewer or smaller runs"
         )
+    return new
 
 
 def check_pays(spec: StudySpec, generated: Iterable[Mapping[str, Any]]) -> None:

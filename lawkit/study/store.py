@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Name of the file in the folder of a study.
 FILE = "study.sqlite"
+#: How parts of a setting are called in messages, where not by their own names.
+_SAID = {"world": "what the backend answers"}
 STATES = ("proposed", "running", "done", "failed")
 #: Reason of a run whose machine was lost, and how often that may happen to it.
 LOST, _MOST_LOSSES = "lost", 20
@@ -93,7 +95,7 @@ class Store:
             row = self._db.execute("SELECT value FROM study WHERE key = 'setting'").fetchone()
             if row is not None and row[0] != text:
                 before = json.loads(row[0])
-                changed = [key for key in value if value[key] != before.get(key)]
+                changed = [_SAID.get(key, key) for key in value if value[key] != before.get(key)]
                 (finished,) = self._db.execute("SELECT count(*) FROM runs WHERE state = 'done'").fetchone()
                 if finished:
                     raise StudyError(
@@ -133,7 +135,7 @@ class Store:
             if proposal is not None:
                 self._db.execute(
                     "INSERT INTO rounds (round, begun_at, proposal) VALUES (?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET proposal = excluded.proposal",
+                    "ON CONFLICT (round) DO UPDATE SET proposal = excluded.proposal",
                     (round_, time.time(), json.dumps(finite(dict(proposal)))),
                 )
             wanted = {run.run_id for run in runs}

@@ -260,7 +260,7 @@ def misfit(tables: int = 20) -> None:
             right = max(
                 Posterior.of(fit).trace(goal.choice.factor), Foresight(fit, goals.of[0], seed).before.mean()
             )
-            told.append((now - least, right, right + misfit_regret(goals.of[0], seed)))
+            told.append((now - least, right, right + (misfit_regret(goals.of[0], seed) or 0.0)))
         given, *expected = np.transpose(told)
         said = [
             f"{e.mean():.1e} (median ratio {np.median((e + 1e-6) / (given + 1e-6)):.2f}), ten times too little on "
