@@ -182,9 +182,8 @@ def _show(proposal: Proposal) -> None:
         told.append(("expected regret now", f"{now} nats per token, if the law is right"))
         told += [("after these runs", _regret(r.regret_after, errors, "after")) for r in proposal.runs[-1:]]
     if proposal.regret_misfit is not None:
-        told.append(
-            ("beside it", f"{_output.number(proposal.regret_misfit, 3)} by what the law may have wrong")
-        )
+        more = _output.number(proposal.regret_misfit, 3)
+        told.append(("the law's own error", f"may cost {more} nats per token more"))
     if proposal.method != "regret" and proposal.criterion_now is not None:
         then = f", then {_output.number(proposal.runs[-1].criterion_after)}" if proposal.runs else ""
         told.append((f"{proposal.method} now", _output.number(proposal.criterion_now) + then))
