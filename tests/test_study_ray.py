@@ -197,7 +197,7 @@ mixtures = [{{prose = 0.3, code = 0.7}}]
 def test_a_machine_lost_while_it_trains_changes_nothing(machines, small_corpus, tmp_path, torchtitan):
     text = LIVE.replace("{corpus}", str(small_corpus)).replace("rounds = 1", "rounds = 0")
     text = text.replace("start = 8", 'start = 4\nlaws = ["transfer-plain"]').replace(
-        "[5120, 10240]", "[204800]"
+        "[5120, 10240]", "[614400]"
     )
     text = text.replace("log_every = 1", "log_every = 20").replace(
         "checkpoint_every = 5", "checkpoint_every = 40"
