@@ -75,9 +75,8 @@ def _of_one(goal: Goal, h: np.ndarray, seed: int) -> float:
         found = minimise_many(tilted, polytope, [polytope.toward(h, DEPTH)] * TILTS, BARRIER)
         with np.errstate(all="ignore"):
             best = tilted(np.arange(TILTS), np.array([s.h for s in found]), np.zeros(TILTS))[0]
-    return float(
-        np.mean(np.maximum(now - best, 0.0))
-    )  # the search may end a hair inside a limit that is best
+    # The search may end a hair inside a limit that is best.
+    return float(np.mean(np.maximum(now - best, 0.0)))
 
 
 def _tilts(goal: Goal, h: np.ndarray, seed: int) -> np.ndarray:
@@ -85,9 +84,10 @@ def _tilts(goal: Goal, h: np.ndarray, seed: int) -> np.ndarray:
     apart = goal.fit.runs.weights - goal.fit.runs.weights.mean(0)
     spread = np.sqrt((apart**2).sum(1).mean())
     draws = np.random.default_rng(seed).standard_normal((TILTS // 2, len(h)))
-    counts = goal.target > 0
+    losses = goal.at.losses(h[None])[0]
+    # A domain that does not count may have no finite loss.
     size = unexplained(
-        goal.fit, np.where(counts, goal.target, 0.0) * np.where(counts, goal.at.losses(h[None])[0], 0.0)
+        goal.fit, np.multiply(goal.target, losses, out=np.zeros_like(losses), where=goal.target > 0)
     )
     return size / spread * np.concatenate([draws, -draws])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lawkit.errors import LawkitError, ReportError, StudyError
+from lawkit.io._urls import without_credentials
 
 
 def study_facts(folder: Path) -> dict[str, Any]:
@@ -66,10 +67,15 @@ def study_facts(folder: Path) -> dict[str, Any]:
         )
     decided = [round_ for round_ in rounds if round_["decision"] is not None]
     goal = spec.goal
+    # A page is handed on: without the passwords of servers.
+    text = re.sub(
+        r"[^\s\"']+://[^\s\"']+",
+        lambda url: without_credentials(url[0]),
+        spec.path.read_text(encoding="utf-8"),
+    )
     return {
         "name": folder.resolve().name,
-        # A page is handed on: without the passwords of servers.
-        "spec": re.sub(r"://[^\s\"'/]*@", "://", spec.path.read_text(encoding="utf-8")),
+        "spec": text,
         "target": None if goal is None else {"n_params": goal.n_params, "n_tokens": goal.n_tokens},
         "tolerance": None if goal is None else goal.tolerance,
         "interval": None if goal is None else goal.interval,
